@@ -1,0 +1,1 @@
+"""The variants of :mod:`celeriac.backend`, one file each."""

@@ -1,0 +1,213 @@
+"""The contract of a broker: what the engine needs from Redis, SQLite and the others in ``brokers/``.
+
+At every instant a message is in exactly one place: a queue, the schedule, one owner's lease, or the dead letters.
+Each method moves messages between these places atomically.
+
+An *owner* is one worker slot's process.  It registers once under a name that is never used again, keeps itself alive
+with :meth:`Broker.beat`, and holds leases until they are settled, released or rescued.  An owner that was *condemned*
+is fenced off: whatever it still settles is refused.
+
+A broker object may be used by several threads of a process.  It must not be carried across a fork: each process makes
+its own.  Every method may raise :class:`~celeriac.errors.StoreUnavailable` or :class:`~celeriac.errors.StoreFull`.
+After ``StoreUnavailable`` the operation may or may not have happened.  All but ``publish`` and ``lease`` can simply be
+called again; after a ``lease`` of unknown fate, :meth:`Broker.leased` tells what is held.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from celeriac.backend import Backend
+from celeriac.message import Delivery, Message
+from celeriac.outcome import Outcome, Settlement
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """How much lies in one queue."""
+
+    queue: str
+    ready: int
+    """Messages that can be leased now, of all priorities."""
+    scheduled: int
+    """Messages whose time has not come."""
+    consumers: int
+    """Live owners that serve the queue."""
+    oldest_age: float | None
+    """Seconds that the next message has waited; ``None`` when the queue is empty or the message does not tell."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadMessage:
+    """A dead letter as it is kept."""
+
+    id: str
+    """Its id among the dead letters: opaque, ordered by age."""
+    queue: str
+    raw: bytes
+    reason: str
+    error: str
+    task: str
+    task_id: str
+    traceback: str
+    attempts: int
+    crashes: int
+    worker: str
+    at: float
+    """When it died: seconds since the epoch."""
+
+
+class Broker(ABC):
+    """Queues, schedule, leases and dead letters in one store."""
+
+    url: str
+    """Where it is, without password; for people to read."""
+
+    round_trips: int
+    """How many times this object has gone to the store and waited for the answer (an SQL statement or transaction
+    that stays in the process counts one).  Tests assert on it."""
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Put messages at the tail of their queues, or into the schedule when they are due later.
+
+        All or nothing.  When it returns, the store has accepted them with its configured durability.
+        """
+
+    # -- lease, settle, release ------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def turn(
+        self, owner: str, outcomes: Sequence[Outcome], queues: Sequence[str], limit: int
+    ) -> tuple[Settlement, list[Delivery]]:
+        """Settle a batch and lease the next one, in one round trip.
+
+        Each outcome is written whole or not at all, fenced by its lease; see :class:`~celeriac.outcome.Outcome`.
+        Then up to ``limit`` messages are leased: all of priority 0 before any of priority 3, within one priority the
+        queues in the order given (callers rotate it), within one queue the oldest first.  Does not block.
+
+        Raises:
+            OwnerLost: the owner is unknown or condemned.  Nothing was written or leased.
+        """
+
+    def settle(self, owner: str, outcomes: Sequence[Outcome]) -> Settlement:
+        """Settle a batch without leasing.  Raises ``OwnerLost`` as :meth:`turn` does."""
+        return self.turn(owner, outcomes, (), 0)[0]
+
+    def lease(self, owner: str, queues: Sequence[str], limit: int) -> list[Delivery]:
+        """Lease without settling.  Raises ``OwnerLost`` as :meth:`turn` does."""
+        return self.turn(owner, (), queues, limit)[1]
+
+    @abstractmethod
+    def release(self, owner: str, tags: Sequence[int]) -> int:
+        """Put unstarted deliveries back at the head of their queues, in their old order; return how many.
+
+        Tags that the owner does not hold are passed over, so that a second call does no harm.
+        """
+
+    @abstractmethod
+    def wait(self, queues: Sequence[str], timeout: float) -> bool:
+        """Block until one of the queues may have a message, up to ``timeout`` seconds; return whether it may.
+
+        One thread of a process waits at a time.  It costs next to nothing while nothing comes, and notices within
+        milliseconds when something does.
+        """
+
+    # -- owners ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def register(self, owner: str, queues: Sequence[str], ttl: float) -> None:
+        """Make an owner known and alive for ``ttl`` seconds, serving these queues."""
+
+    @abstractmethod
+    def beat(self, owners: Sequence[str], queues: Sequence[str], ttl: float) -> list[str]:
+        """Keep owners alive for ``ttl`` more seconds, in one round trip; return those that are lost (condemned)."""
+
+    @abstractmethod
+    def unregister(self, owner: str) -> bool:
+        """Forget an owner, alive or condemned, that holds nothing; return False when it still holds leases."""
+
+    # -- rescue ----------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def expired(self, limit: int = 100) -> list[str]:
+        """Owners whose time ran out, and condemned ones that still hold leases (a rescue that was cut short)."""
+
+    @abstractmethod
+    def condemn(self, owner: str) -> None:
+        """Fence an owner off.  What it holds stays leased until it is settled with :meth:`settle_condemned`."""
+
+    @abstractmethod
+    def leased(self, owner: str, limit: int = 1000) -> list[Delivery]:
+        """What an owner holds, alive or condemned, by ascending tag."""
+
+    @abstractmethod
+    def settle_condemned(self, owner: str, outcomes: Sequence[Outcome]) -> Settlement:
+        """Settle on behalf of a condemned owner.  Of several rescuers each message is settled by one."""
+
+    # -- schedule --------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def promote(self, queues: Sequence[str], limit: int = 1000) -> tuple[int, float | None]:
+        """Move messages that are due to the tail of their queues, oldest due first.
+
+        Returns how many were moved, and in how many seconds the next one is due (``None`` when the schedule of these
+        queues is empty).  Several nodes may call it at once.
+        """
+
+    # -- looking ---------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def depth(self, queues: Sequence[str]) -> list[Depth]:
+        """How much lies in each queue, in the order asked."""
+
+    @abstractmethod
+    def leased_count(self) -> int:
+        """Messages that are leased, by all owners of the store."""
+
+    @abstractmethod
+    def purge(self, queue: str) -> int:
+        """Throw away what is ready or scheduled in a queue; return how many."""
+
+    # -- dead letters ----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def dead_count(self) -> int:
+        """How many dead letters are kept."""
+
+    @abstractmethod
+    def dead_letters(self, limit: int = 100, before: str | None = None) -> list[DeadMessage]:
+        """Dead letters, newest first; ``before`` continues after the last id of a page."""
+
+    @abstractmethod
+    def dead_letter(self, id: str) -> DeadMessage | None:
+        """One dead letter."""
+
+    @abstractmethod
+    def replay(self, id: str, message: Message | None = None) -> bool:
+        """Move a dead letter back to the tail of its queue, or ``message`` in its place.
+
+        Returns False when it is not there any more: replaying twice sends once.
+        """
+
+    @abstractmethod
+    def discard(self, ids: Iterable[str]) -> int:
+        """Delete dead letters; return how many were there."""
+
+    # -- the rest --------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def shares_store(self, backend: Backend | None) -> bool:
+        """Whether this broker writes that backend's results itself, in the same atomic settle."""
+
+    @abstractmethod
+    def ping(self) -> None:
+        """Go to the store and back."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up connections.  The object can be used again; it connects anew."""

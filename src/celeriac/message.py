@@ -1,0 +1,39 @@
+"""The message as a broker sees it: an envelope of bytes with an address.
+
+What is inside the envelope (kombu's JSON, a task's name, its arguments) is the business of whoever sends and runs
+tasks.  A broker never looks into it and never re-encodes it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SENT_HEADER = "celeriac-sent"
+"""Header with the time of sending: seconds since the epoch, a float.  Stock Celery workers ignore it."""
+
+CRASHES_HEADER = "celeriac-crashes"
+"""Header with the number of processes that died while they ran this message.  Absent means none."""
+
+
+class Message(NamedTuple):
+    """A message on its way to a queue."""
+
+    queue: str
+    """Name of the queue, as the app knows it (without any priority suffix or key prefix)."""
+    raw: bytes
+    """The encoded envelope."""
+    priority: int = 0
+    """As in Celery on the same broker.  On Redis and SQLite 0 is the highest and 9 the lowest."""
+    due: float | None = None
+    """When to run it: seconds since the epoch.  ``None`` or the past means at once."""
+
+
+class Delivery(NamedTuple):
+    """A leased message.  It belongs to the owner that leased it until it is settled, released or rescued."""
+
+    tag: int
+    """Names this lease among all that its owner ever held.  Never used twice by one owner."""
+    queue: str
+    """Name of the queue it came from."""
+    raw: bytes
+    """The encoded envelope, byte for byte as it lay in the queue."""
