@@ -6,6 +6,7 @@ tasks.  A broker never looks into it and never re-encodes it.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 SENT_HEADER = "celeriac-sent"
@@ -37,3 +38,12 @@ class Delivery(NamedTuple):
     """Name of the queue it came from."""
     raw: bytes
     """The encoded envelope, byte for byte as it lay in the queue."""
+
+
+_SENT = re.compile(rb'"celeriac-sent": ?([0-9.]+)')
+
+
+def sent_at(raw: bytes) -> float | None:
+    """When an envelope was sent, in seconds since the epoch; ``None`` where it does not tell."""
+    found = _SENT.search(raw)
+    return float(found[1]) if found else None
