@@ -1,0 +1,34 @@
+# `make help` lists the targets.  Each makes what it needs; ARGS="…" is passed on, for example ARGS="-k redis -x".
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test check format bench
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+
+install: $(INSTALLED) ## Make .venv with the project in it (.venv/bin/celeriac), the tests' and the demo's packages
+
+$(INSTALLED): pyproject.toml scripts/install.sh
+	@scripts/install.sh
+
+demo: $(INSTALLED) ## Run the reference system: an API, two worker pools, a mailbox
+	@$(BIN)/python -m demo $(ARGS)
+
+test: $(INSTALLED) ## Run the tests against real servers
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(INSTALLED) ## Lint, formatting, strict types, import rules
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED) ## Format the code and fix what ruff can fix
+	$(BIN)/python -m ruff check --fix --quiet . || true
+	$(BIN)/python -m ruff format .
+
+bench: $(INSTALLED) ## Measure against Celery and its peers (takes a while)
+	@$(BIN)/python -m benchmarks $(ARGS)

@@ -1,0 +1,59 @@
+"""Servers for the tests.  A missing one skips what needs it, by name; under CI it is an error."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.proxy import FaultProxy
+from tests.servers import DATABASES, RedisServer, ServerMissing
+
+_database_numbers = itertools.count()
+
+
+def _missing(error: ServerMissing) -> None:
+    if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
+        pytest.fail(f"CI must not skip: {error}", pytrace=False)
+    pytest.skip(str(error))
+
+
+def _running_redis(*, persistent: bool = False) -> Iterator[RedisServer]:
+    try:
+        server = RedisServer(persistent=persistent).start()
+    except ServerMissing as error:
+        _missing(error)
+    else:
+        with server:
+            yield server
+
+
+@pytest.fixture(scope="session")
+def shared_redis() -> Iterator[RedisServer]:
+    """One server for the whole run, without persistence.  Tests must not stop it: see ``redis_server``."""
+    yield from _running_redis()
+
+
+@pytest.fixture
+def redis_url(shared_redis: RedisServer) -> Iterator[str]:
+    """An empty database of the shared server.  Its number is not used again for many tests to come."""
+    number = next(_database_numbers) % DATABASES
+    with shared_redis.client(number) as client:
+        client.flushdb()
+        yield shared_redis.database_url(number)
+        client.flushdb()
+
+
+@pytest.fixture
+def redis_server() -> Iterator[RedisServer]:
+    """A server of the test's own, to kill, pause and restart.  It is persistent: what it confirmed survives."""
+    yield from _running_redis(persistent=True)
+
+
+@pytest.fixture
+def proxy(shared_redis: RedisServer, redis_url: str) -> Iterator[FaultProxy]:
+    """A faulty way to the database of ``redis_url``, as ``proxy.url``."""
+    with FaultProxy(shared_redis.port, database=int(redis_url.rpartition("/")[2])) as proxy:
+        yield proxy
