@@ -1,0 +1,65 @@
+"""Creates the tables in a new file, and refuses a file that is not ours or from a newer version."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from celeriac.errors import SchemaError
+from celeriac.sqlite_store.statements import read_sql
+
+APPLICATION_ID = 0x43454C52
+"""Marks the file as Celeriac's (``PRAGMA application_id``): "CELR"."""
+
+VERSION = 1
+"""Of the schema (``PRAGMA user_version``)."""
+
+OLDEST_SQLITE = (3, 35, 0)
+"""The first with ``RETURNING``."""
+
+
+def check_library() -> None:
+    """Raise :class:`~celeriac.errors.SchemaError` when Python's SQLite is too old."""
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        needed = ".".join(map(str, OLDEST_SQLITE))
+        raise SchemaError(f"Python's SQLite is {sqlite3.sqlite_version}; Celeriac needs {needed} or later")
+
+
+def is_current(connection: sqlite3.Connection, path: str) -> bool:
+    """Whether the file has our tables.
+
+    Raises:
+        SchemaError: it has somebody else's, or those of a version that this one does not know.
+    """
+    version = _pragma(connection, "user_version")
+    ours = _pragma(connection, "application_id") == APPLICATION_ID
+    if ours and version == VERSION:
+        return True
+    if ours:
+        raise SchemaError(f"{path} has version {version} of Celeriac's tables; this Celeriac knows version {VERSION}")
+    if version or connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        raise SchemaError(f"{path} holds the tables of another program; give Celeriac a file of its own")
+    return False
+
+
+def create(connection: sqlite3.Connection) -> None:
+    """Make the tables.  To be called in a transaction, so that of many processes that start at once one does it."""
+    for statement in _split(read_sql(__package__ or "", "schema.sql")):
+        connection.execute(statement)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    connection.execute(f"PRAGMA user_version = {VERSION}")
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def _split(script: str) -> list[str]:
+    # executescript would do, but it commits the transaction that makes the creation atomic.
+    found: list[str] = []
+    pending = ""
+    for line in script.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            found.append(pending)
+            pending = ""
+    return found
