@@ -9,7 +9,8 @@ ARGS ?=
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
 
-install: $(INSTALLED) ## Make .venv with the project in it (.venv/bin/celeriac), the tests' and the demo's packages
+install: $(INSTALLED) ## Make .venv with the project in it, and what its tests and its demo need
+	@echo "Ready: $(BIN)/celeriac --help"
 
 $(INSTALLED): pyproject.toml scripts/install.sh
 	@scripts/install.sh

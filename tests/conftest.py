@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -14,26 +15,33 @@ from tests.servers import DATABASES, RedisServer, ServerMissing
 _database_numbers = itertools.count()
 
 
-def _missing(error: ServerMissing) -> None:
-    if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
-        pytest.fail(f"CI must not skip: {error}", pytrace=False)
-    pytest.skip(str(error))
-
-
-def _running_redis(*, persistent: bool = False) -> Iterator[RedisServer]:
+@contextmanager
+def _servers_may_be_missing() -> Iterator[None]:
     try:
-        server = RedisServer(persistent=persistent).start()
+        yield
     except ServerMissing as error:
-        _missing(error)
-    else:
-        with server:
-            yield server
+        if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
+            pytest.fail(f"CI must not skip: {error}", pytrace=False)
+        pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Iterator[None]:
+    with _servers_may_be_missing():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Iterator[None]:
+    with _servers_may_be_missing():
+        return (yield)
 
 
 @pytest.fixture(scope="session")
 def shared_redis() -> Iterator[RedisServer]:
     """One server for the whole run, without persistence.  Tests must not stop it: see ``redis_server``."""
-    yield from _running_redis()
+    with RedisServer() as server:
+        yield server
 
 
 @pytest.fixture
@@ -49,7 +57,8 @@ def redis_url(shared_redis: RedisServer) -> Iterator[str]:
 @pytest.fixture
 def redis_server() -> Iterator[RedisServer]:
     """A server of the test's own, to kill, pause and restart.  It is persistent: what it confirmed survives."""
-    yield from _running_redis(persistent=True)
+    with RedisServer(persistent=True) as server:
+        yield server
 
 
 @pytest.fixture

