@@ -43,6 +43,7 @@ class Bus:
         self.listening = False
         self.passing = ()
         self._subscriptions: tuple[_Subscription, ...] = ()
+        self._listeners: tuple[Listener, ...] = ()
         self._reported: set[int] = set()
         self._lock = threading.Lock()
 
@@ -61,13 +62,13 @@ class Bus:
 
     def emit(self, event: Event) -> None:
         """Give an event to all listeners.  Raises nothing but :attr:`passing`."""
-        for subscription in self._subscriptions:
+        for listener in self._listeners:
             try:
-                subscription.listener(event)
+                listener(event)
             except self.passing:
                 raise
             except Exception:
-                self._report(subscription, event)
+                self._report(listener, event)
 
     def after_fork(self) -> None:
         """Forget the listeners that belong to the parent process.  Called in a forked child."""
@@ -77,20 +78,21 @@ class Bus:
     def _unsubscribe(self, subscription: _Subscription) -> None:
         with self._lock:
             self._replace(tuple(each for each in self._subscriptions if each is not subscription))
-            self._reported.discard(id(subscription))
+            self._reported.discard(id(subscription.listener))
 
     def _replace(self, subscriptions: tuple[_Subscription, ...]) -> None:
         """Copy on write: ``emit`` runs over a tuple that never changes and needs no lock."""
         self._subscriptions = subscriptions
+        self._listeners = tuple(each.listener for each in subscriptions)
         self.listening = bool(subscriptions)
 
-    def _report(self, subscription: _Subscription, event: Event) -> None:
-        if id(subscription) in self._reported:
+    def _report(self, listener: Listener, event: Event) -> None:
+        if id(listener) in self._reported:
             return
-        self._reported.add(id(subscription))
+        self._reported.add(id(listener))
         logger.exception(
             "The telemetry listener %r failed on %s; its further failures are not logged",
-            subscription.listener,
+            listener,
             type(event).__name__,
         )
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import accumulate
 
 from celeriac.errors import MissingExtra
+from celeriac.outcome import DeadReason
 from celeriac.telemetry.events import BrokerBack, Event, EventsDropped, LeaseFenced, SlotExited
 from celeriac.telemetry.tally import COUNTERS, Histogram, LabelCap, Row, Tally
 from celeriac.telemetry.views import StoreView, StoreWatch, WorkerView
@@ -149,7 +150,7 @@ class Metrics:
         rows = [(self._task_values(task, queue), row) for task, queue, row in self._tally.rows()]
         yield from self._counter_families(rows)
         yield self._labelled_counter("failed", "Runs that failed for good", "exception", rows, lambda row: row.failed)
-        yield self._labelled_counter("dead_lettered", "Messages given up", "reason", rows, lambda row: row.dead)
+        yield self._labelled_counter("dead_lettered", "Messages given up", "reason", rows, _dead_letters)
         yield from self._histogram_families(rows)
         skews = sum(row.skews for _, row in rows)
         yield _total("celery_clock_skew", "Negative times in queue, shown as 0: clocks of machines disagree", skews)
@@ -267,6 +268,11 @@ def _scrape_families(success: bool, seconds: float) -> Iterator[Metric]:
     text = "1, or 0 when the broker did not answer this scrape: its gauges are then old or absent"
     yield _gauge("celery_exporter_scrape_success", text, (), [((), float(success))])
     yield _gauge("celery_exporter_scrape_duration_seconds", "Duration of this scrape", (), [((), seconds)])
+
+
+def _dead_letters(row: Row) -> dict[str, int]:
+    """With zeros, so that the first dead letter is an increase and sets off an alert."""
+    return {reason.value: 0 for reason in DeadReason} | row.dead
 
 
 def _hostname(view: WorkerView) -> str:

@@ -12,6 +12,7 @@ safe.
 from __future__ import annotations
 
 import errno
+import logging
 import marshal
 import threading
 from collections.abc import Callable, Container, Sequence
@@ -22,9 +23,14 @@ from celeriac.telemetry.bus import Bus
 from celeriac.telemetry.events import EVENTS, Event, EventsDropped
 from celeriac.telemetry.tally import Tally
 
+logger = logging.getLogger(__name__)
+
 MAX_PACKET = 48 * 1024
 """Bytes.  Below what a local packet socket takes at once with the kernel's default buffers (208 KB), so that a few
 fit before a reader comes by."""
+
+_SORT_AFTER = 1000
+"""Events.  Bounds memory and the pause when they are added up, about a millisecond."""
 
 _INDEX: dict[type[Event], int] = {kind: index for index, kind in enumerate(EVENTS)}
 _GONE = frozenset({errno.EPIPE, errno.ECONNRESET, errno.EBADF, errno.ENOTCONN, errno.ECONNREFUSED})
@@ -37,7 +43,8 @@ class Relay:
 
     Args:
         send: sends one packet whole, without blocking; raises :class:`BlockingIOError` (or another ``OSError``) when
-            it cannot, and has then sent nothing of it.  The ``send`` of a non-blocking ``SOCK_SEQPACKET`` socket is one.
+            it cannot, and has then sent nothing of it.  The ``send`` of a non-blocking ``SOCK_SEQPACKET`` socket is
+            one.
         every_task: send task events one by one and not only their sums.  Costs a few microseconds per event at each
             end.
         registered: names of the app's tasks; see :class:`~celeriac.telemetry.tally.Tally`.
@@ -56,36 +63,54 @@ class Relay:
         self._every_task = every_task
         self._limit = limit
         self._tally = Tally(registered)
+        self._inbox: list[Event] = []
+        """What was heard and not yet looked at.  Anybody appends; only who holds the lock takes from it."""
         self._pending: list[Event] = []
         self._dropped = 0
-        # Reentrant: a signal handler may emit in the thread that is just being served.
-        self._lock = threading.RLock()
-        self._flushing = threading.Lock()
+        self._lock = threading.Lock()
 
     def __call__(self, event: Event) -> None:
-        """Take an event."""
-        with self._lock:
-            if self._every_task or not self._tally.add(event):
-                self._hold((event,))
+        """Take an event.  It costs an append, which needs no lock; the rest is done for many at a time."""
+        self._inbox.append(event)
+        if len(self._inbox) >= _SORT_AFTER:
+            self._sort_if_free()
 
     def flush(self) -> None:
-        """Send what has come together, without waiting for anything.  What could not be sent waits for the next."""
-        if not self._flushing.acquire(blocking=False):
-            return
-        try:
+        """Send what has come together, without waiting for the other end; what could not be sent waits for the next
+        flush.  Never raises.  Not for signal handlers: it may wait for a thread that is just adding up."""
+        with self._lock:
             unsent = self._deliver(self._take())
             if unsent:
                 self._put_back(unsent)
-        finally:
-            self._flushing.release()
+
+    def _sort_if_free(self) -> None:
+        """Never waits: in a signal handler, the one who holds the lock may be the thread that was interrupted."""
+        if self._lock.acquire(blocking=False):
+            try:
+                self._sort()
+            finally:
+                self._lock.release()
+
+    def _sort(self) -> None:
+        """Add up what can be added up, and hold the rest for the next flush."""
+        heard = self._inbox[:]
+        del self._inbox[: len(heard)]
+        self._hold(heard if self._every_task else [event for event in heard if not self._add(event)])
+
+    def _add(self, event: Event) -> bool:
+        try:
+            return self._tally.add(event)
+        except Exception:  # a value of the wrong type must not reach the slot's loop through a flush
+            logger.exception("This event cannot be added up: %r", event)
+            return True
 
     def _take(self) -> list[Event]:
-        with self._lock:
-            events, self._pending = self._pending, []
-            events += self._tally.drain()
-            if self._dropped:
-                events.append(EventsDropped(self._dropped))
-                self._dropped = 0
+        self._sort()
+        events, self._pending = self._pending, []
+        events += self._tally.drain()
+        if self._dropped:
+            events.append(EventsDropped(self._dropped))
+            self._dropped = 0
         return events
 
     def _deliver(self, events: Sequence[Event]) -> list[Event]:
@@ -107,17 +132,14 @@ class Relay:
             if len(packet) <= MAX_PACKET:
                 packets.append((start, packet))
             elif end - start == 1:
-                self._drop(1)
+                self._dropped += 1
             else:
                 middle = (start + end) // 2
                 work += [(middle, end), (start, middle)]
         return packets
 
     def _put_back(self, events: Sequence[Event]) -> None:
-        with self._lock:
-            recent, self._pending = self._pending, []
-            self._hold([event for event in events if not self._restore(event)])
-            self._hold(recent)
+        self._hold([event for event in events if not self._restore(event)])
 
     def _restore(self, event: Event) -> bool:
         """Take a sum back into the sums."""
@@ -130,10 +152,6 @@ class Relay:
         room = max(0, self._limit - len(self._pending))
         self._pending.extend(events[:room])
         self._dropped += len(events[room:])
-
-    def _drop(self, count: int) -> None:
-        with self._lock:
-            self._dropped += count
 
 
 def encode(events: Sequence[Event]) -> bytes:

@@ -54,6 +54,7 @@ UNREGISTERED = "_unregistered"
 _LONGEST_LABEL = 200
 _INDEX = {name: index for index, name in enumerate(COUNTERS)}
 _SENT, _RECEIVED, _STARTED, _RESCUED = (_INDEX[name] for name in ("sent", "received", "started", "rescued"))
+_FAILED = State.FAILED.value
 _REJECT = "Reject"
 """Class name of the exception with which a task's body refuses its message."""
 
@@ -194,10 +195,14 @@ class Tally:
         return drained
 
     def _row(self, task: str, queue: str) -> Row:
-        return self._rows.get((task, queue)) or self._capped_row(self._task(task), self._queue(queue))
+        row = self._rows.get((task, queue))
+        return row if row is not None else self._capped_row(self._task(task), self._queue(queue))
 
     def _capped_row(self, task: str, queue: str) -> Row:
-        return self._rows.setdefault((task, queue), Row())
+        row = self._rows.get((task, queue))
+        if row is None:
+            row = self._rows[task, queue] = Row()
+        return row
 
     def _sent(self, event: TaskSent) -> None:
         self._row(event.task, event.queue).counts[_SENT] += 1
@@ -218,7 +223,7 @@ class Tally:
         row = self._row(event.task, event.queue)
         if event.exception == _REJECT:
             row.counts[_INDEX["rejected"]] += 1
-        elif event.state == State.FAILED:
+        elif event.state == _FAILED:
             _count(row.failed, self._exception(event.exception))
         else:
             row.counts[_COUNTER_OF_STATE[event.state]] += 1

@@ -100,7 +100,7 @@ class StoreWatch:
         with self._changed:
             if not self._is_fresh():
                 self._ask()
-                self._changed.wait_for(self._is_fresh, self._rest_of_patience())
+                self._changed.wait_for(lambda: self._asked is None, self._rest_of_patience())
             return self._reading()
 
     def _is_fresh(self) -> bool:
@@ -113,7 +113,7 @@ class StoreWatch:
 
     def _reading(self) -> Reading:
         shown = self._view is not None and time.monotonic() - self._view_from <= self._keep
-        return Reading(self._view if shown else None, self._ok and self._is_fresh())
+        return Reading(self._view if shown else None, self._ok and self._asked is None)
 
     def _ask(self) -> None:
         if self._asked is None:
