@@ -1,0 +1,1 @@
+"""The engine: lease, run, settle.  Begin with :mod:`celeriac.engine.consumer`."""

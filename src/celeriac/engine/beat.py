@@ -1,0 +1,35 @@
+"""Keeps the leases of the node's slots alive: one call for all of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from celeriac.broker import Broker
+from celeriac.engine.seats import Roster
+from celeriac.settings import EngineSettings
+
+logger = logging.getLogger("celeriac.engine")
+
+
+class Beat:
+    """Beats for all slots that are ready."""
+
+    name = "beat"
+
+    def __init__(
+        self, broker: Broker, roster: Roster, settings: EngineSettings, on_lost: Callable[[str], None]
+    ) -> None:
+        """``on_lost`` is called with each owner whose leases were taken over."""
+        self._broker = broker
+        self._roster = roster
+        self._settings = settings
+        self._on_lost = on_lost
+
+    def run_once(self) -> float:
+        """Beat once."""
+        lost = self._broker.beat(self._roster.owners(), self._settings.queues, self._settings.lease_seconds)
+        for owner in lost:
+            logger.warning("The leases of %s were taken over while this node was out of reach", owner)
+            self._on_lost(owner)
+        return self._settings.beat_seconds

@@ -1,0 +1,273 @@
+"""The heart of the engine: lease, run, settle.
+
+One consumer serves one slot.  It leases a batch of messages into its inbox, has its pool run them, and settles their
+outcomes from its outbox in the same round trip that leases the next batch.  Nothing else ever holds a message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from celeriac.broker import Broker
+from celeriac.engine.budget import Budget
+from celeriac.engine.ledger import Ledger
+from celeriac.engine.outbox import Outbox
+from celeriac.engine.runner import Runner
+from celeriac.errors import StoreFull, StoreUnavailable
+from celeriac.message import Delivery
+from celeriac.outcome import Outcome
+from celeriac.pool import Job, Pool
+from celeriac.settings import EngineSettings
+from celeriac.telemetry.bus import Bus
+from celeriac.telemetry.events import BatchSettled, BrokerBack, BrokerLost, MessagesReleased
+
+logger = logging.getLogger("celeriac.engine")
+
+LONGEST_PAUSE = 2.0
+"""Seconds between attempts to reach a store that is away.  Longer would delay the recovery; shorter would hammer it."""
+
+
+Where = int | asyncio.Task[Any]
+"""Where a job runs: in a thread, by its ident, or in a task of an event loop."""
+
+
+class Consumer:
+    """Leases, runs and settles for one owner."""
+
+    def __init__(
+        self,
+        owner: str,
+        settings: EngineSettings,
+        broker: Broker,
+        runner: Runner,
+        pool: Pool,
+        outbox: Outbox,
+        ledger: Ledger,
+        bus: Bus,
+    ) -> None:
+        self.owner = owner
+        self.inbox: deque[Job] = deque()
+        self.runs = 0
+        """Bodies that were started."""
+        self.progressed_at = time.monotonic()
+        """When a body was last started or the inbox was last empty."""
+        self._settings = settings
+        self._queues = list(settings.queues)
+        self._broker = broker
+        self._runner = runner
+        self._pool = pool
+        self._outbox = outbox
+        self._ledger = ledger
+        self._bus = bus
+        self._budget = Budget(settings)
+        self._running: dict[int, tuple[Job, Where]] = {}
+        self._stopping = threading.Event()
+        self._drive_until = 0.0
+        self._ran_seconds = 0.0
+        self._ran = 0
+        self._failures = 0
+        self._failed_at = 0.0
+        self._lease_unsure = False
+
+    # -- lease -----------------------------------------------------------------------------------------------------
+
+    def run_once(self) -> bool:
+        """Settle, lease, run; return whether there was anything to do.
+
+        Raises:
+            OwnerLost: everything that this consumer held is void.
+        """
+        self._shed()
+        settled = len(self._outbox)
+        leased = self._turn()
+        for delivery in leased:
+            self._accept(delivery)
+        if not self.inbox:
+            self.progressed_at = time.monotonic()
+        self._drive_until = time.monotonic() + 2 * self._settings.prefetch_seconds
+        self._pool.drive()
+        return bool(leased or settled or self.inbox or self._outbox)
+
+    def _turn(self) -> list[Delivery]:
+        self._measure()
+        limit = self._limit()
+        if not limit and not self._outbox:
+            return []
+        started, outcomes = time.monotonic(), len(self._outbox)
+        try:
+            self._recall()
+            leased = self._outbox.turn(self.owner, self._next_queues(), limit)
+        except (StoreUnavailable, StoreFull) as error:
+            self._lease_unsure = self._lease_unsure or limit > 0
+            self._pause(error)
+            return []
+        self._report_back()
+        if self._bus.listening:
+            self._bus.emit(BatchSettled(1, outcomes, len(leased), time.monotonic() - started))
+        return leased
+
+    def _limit(self) -> int:
+        if self._stopping.is_set():
+            return 0
+        limit = self._budget.limit(len(self.inbox), self._pool.room())
+        most = self._settings.max_tasks_per_child
+        return limit if most is None else max(0, min(limit, most - self.runs - len(self.inbox)))
+
+    def _measure(self) -> None:
+        seconds, runs = self._ran_seconds, self._ran
+        self._ran_seconds, self._ran = 0.0, 0
+        self._budget.observe(seconds, runs)
+
+    def _shed(self) -> None:
+        """Hand back what turned out to be much more work than its share."""
+        fair = self._budget.affordable
+        if len(self.inbox) > max(2 * fair, self._settings.slot_concurrency):
+            self._persistently(lambda: self.hand_back("slow_tasks"))
+
+    def _next_queues(self) -> list[str]:
+        """The queues in turn, so that none of them starves within one priority."""
+        self._queues.append(self._queues.pop(0))
+        return self._queues
+
+    def _recall(self) -> None:
+        """Accept what was leased to us by a call whose answer we never got."""
+        if not self._lease_unsure:
+            return
+        known = self._outbox.tags() | set(self._running) | {job.delivery.tag for job in self.inbox}
+        for delivery in self._broker.leased(self.owner):
+            if delivery.tag not in known:
+                self._accept(delivery)
+        self._lease_unsure = False
+
+    def _accept(self, delivery: Delivery) -> None:
+        prepared = self._runner.prepare(delivery)
+        if isinstance(prepared, Outcome):
+            self._outbox.put(prepared)
+        else:
+            self.inbox.append(prepared)
+
+    # -- run -------------------------------------------------------------------------------------------------------
+
+    def run(self, job: Job, place: int) -> None:
+        """Run one job in this thread (see :class:`celeriac.pool.Work`)."""
+        started = self._begin(job, place, threading.get_ident())
+        self._end(job, place, started, self._runner.run(job))
+
+    async def run_async(self, job: Job, place: int) -> None:
+        """Run one coroutine job in this thread's event loop."""
+        task = asyncio.current_task()
+        assert task is not None
+        started = self._begin(job, place, task)
+        self._end(job, place, started, await self._runner.run_async(job))
+
+    def _begin(self, job: Job, place: int, where: Where) -> float:
+        tag = job.delivery.tag
+        now = time.monotonic()
+        soft, hard = job.soft_limit, job.hard_limit
+        self._ledger.start(place, tag, now, now + soft if soft else 0.0, now + hard if hard else 0.0)
+        self._running[tag] = (job, where)
+        self.progressed_at = now
+        self.runs += 1
+        return now
+
+    def _end(self, job: Job, place: int, started: float, outcome: Outcome) -> None:
+        del self._running[job.delivery.tag]
+        if not self._outbox.finish(place, outcome):
+            self._drive_until = 0.0
+        # Several threads may add at once and one of them be lost: this is an estimate.
+        self._ran_seconds += time.monotonic() - started
+        self._ran += 1
+
+    def must_pause(self) -> bool:
+        """Whether outcomes should be settled before more is run: enough time has passed, or the ledger is full."""
+        return self.progressed_at > self._drive_until or self._stopping.is_set()
+
+    def running(self) -> list[tuple[Job, Where]]:
+        """What runs now, and where."""
+        return list(self._running.values())
+
+    # -- hand back -------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Settle what has finished, from any thread, without leasing."""
+        if self._outbox:
+            self._outbox.turn(self.owner, (), 0)
+
+    def hand_back(self, reason: str) -> int:
+        """Put unstarted work back at the head of its queues, from any thread; return how many messages."""
+        jobs = []
+        while self.inbox:
+            try:
+                jobs.append(self.inbox.pop())
+            except IndexError:  # the pool was quicker
+                break
+        if jobs:
+            self._release(jobs, reason)
+        return len(jobs)
+
+    def _release(self, jobs: list[Job], reason: str) -> None:
+        try:
+            self._broker.release(self.owner, [job.delivery.tag for job in jobs])
+        except (StoreUnavailable, StoreFull):
+            self.inbox.extendleft(jobs)
+            raise
+        if self._bus.listening:
+            for queue in {job.delivery.queue for job in jobs}:
+                count = sum(job.delivery.queue == queue for job in jobs)
+                self._bus.emit(MessagesReleased(queue, count, reason))
+
+    # -- stop ------------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Lease nothing more, from any thread or signal handler."""
+        self._stopping.set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether :meth:`stop` was called."""
+        return self._stopping.is_set()
+
+    def hand_back_persistently(self) -> None:
+        """Hand unstarted work back, however long the store is away."""
+        self._persistently(lambda: self.hand_back("shutdown"))
+
+    def wind_up(self) -> None:
+        """Settle what is left, after the pool has finished."""
+        self.hand_back_persistently()
+        self._persistently(self.flush)
+
+    def _persistently(self, action: Callable[[], object]) -> None:
+        while True:
+            try:
+                action()
+            except (StoreUnavailable, StoreFull) as error:
+                self._pause(error)
+            else:
+                return
+
+    # -- a store that is away --------------------------------------------------------------------------------------
+
+    def _pause(self, error: Exception) -> None:
+        if not self._failures:
+            self._failed_at = time.monotonic()
+            logger.warning("%s. Trying again until it is back", error)
+            if self._bus.listening:
+                self._bus.emit(BrokerLost(self._broker.url, str(error)))
+        pause = min(LONGEST_PAUSE, 0.05 * 2 ** min(self._failures, 10))
+        self._failures += 1
+        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, no secret
+
+    def _report_back(self) -> None:
+        if self._failures:
+            down = time.monotonic() - self._failed_at
+            self._failures = 0
+            logger.warning("%s is back after %.1f s", self._broker.url, down)
+            if self._bus.listening:
+                self._bus.emit(BrokerBack(self._broker.url, down))

@@ -1,0 +1,26 @@
+"""Wakes idle slots when messages come.  One waiter for the whole node keeps the number of connections small."""
+
+from __future__ import annotations
+
+from celeriac.broker import Broker
+from celeriac.engine.seats import Roster
+
+WAIT_SECONDS = 1.0
+"""Longest single wait, so that stopping does not take longer."""
+
+
+class Doorbell:
+    """Waits for messages while any slot is idle."""
+
+    name = "doorbell"
+
+    def __init__(self, broker: Broker, roster: Roster, queues: tuple[str, ...]) -> None:
+        self._broker = broker
+        self._roster = roster
+        self._queues = queues
+
+    def run_once(self) -> float:
+        """Wait for an idle slot, then for a message, and bring them together."""
+        if self._roster.wait_for_idle(WAIT_SECONDS) and self._broker.wait(self._queues, WAIT_SECONDS):
+            self._roster.ring_one()
+        return 0.0

@@ -1,0 +1,65 @@
+"""How slots come to life: in processes of their own, or in this one (``solo``)."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from celeriac.engine.forkserver import Exited, Spawned
+from celeriac.engine.slot import Node, Seat, Slot
+
+
+class Launcher(Protocol):
+    """Starts slots and tells of their ends."""
+
+    socket: socket.socket
+    """Readable when there are :meth:`events`."""
+
+    def spawn(self, seat: Seat) -> None:
+        """Start a slot."""
+
+    def events(self) -> Sequence[Spawned | Exited]:
+        """What has happened; empty when the launcher is gone."""
+
+    def stop(self) -> None:
+        """Give up; all slots have ended."""
+
+
+class SoloLauncher:
+    """Runs one slot at a time in the process's main thread, which calls :meth:`serve`."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self.socket, self._ours = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._seats_r, self._seats_w = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def spawn(self, seat: Seat) -> None:
+        """See :meth:`Launcher.spawn`.  The supervisor closes its copies of the file descriptors, so the slot gets its own."""
+        own = replace(seat, control=os.dup(seat.control), bell=os.dup(seat.bell), ledger=os.dup(seat.ledger))
+        self._seats_w.send(pickle.dumps(own))
+        self._tell(Spawned(seat.slot, os.getpid()))
+
+    def events(self) -> Sequence[Spawned | Exited]:
+        """See :meth:`Launcher.events`."""
+        data = self.socket.recv(1 << 16)
+        return pickle.loads(data) if data else []  # noqa: S301 - from ourselves
+
+    def _tell(self, event: Spawned | Exited) -> None:
+        self._ours.send(pickle.dumps([event]))
+
+    def serve(self) -> None:
+        """Run slots in this thread until the supervisor has stopped."""
+        while data := self._seats_r.recv(1 << 16):
+            seat: Seat = pickle.loads(data)  # noqa: S301 - from ourselves
+            slot = Slot(self._node, seat)
+            signal.signal(signal.SIGUSR1, lambda *_, slot=slot: slot.interrupt_main())
+            self._tell(Exited(seat.slot, os.getpid(), slot.run()))
+
+    def stop(self) -> None:
+        """See :meth:`Launcher.stop`."""
+        self._seats_w.close()

@@ -1,0 +1,63 @@
+"""Runs one background duty in a thread, again and again."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import Protocol
+
+from celeriac.errors import CeleriacError, StoreUnavailable
+
+logger = logging.getLogger("celeriac.engine")
+
+RETRY_SECONDS = 1.0
+"""Pause after a turn that failed."""
+
+
+class Duty(Protocol):
+    """Something to be done regularly."""
+
+    name: str
+
+    def run_once(self) -> float:
+        """Do it; return in how many seconds to do it again."""
+
+
+class Loop:
+    """Calls a duty's ``run_once`` from a thread of its own until stopped.  An error is logged, and the duty goes on."""
+
+    def __init__(self, duty: Duty) -> None:
+        self.duty = duty
+        self.turned_at = time.monotonic()
+        """When the last turn ended without an error."""
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"celeriac-{duty.name}", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self, timeout: float = 5.0) -> None:
+        """End the loop; waits for the turn that is under way, up to ``timeout`` seconds."""
+        self._ended.set()
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            self._ended.wait(self._turn())
+
+    def _turn(self) -> float:
+        try:
+            pause = self.duty.run_once()
+        except StoreUnavailable as error:
+            logger.debug("%s: %s", self.duty.name, error)
+            return RETRY_SECONDS
+        except CeleriacError as error:
+            logger.warning("%s: %s", self.duty.name, error)
+            return RETRY_SECONDS
+        except Exception:
+            logger.exception("%s failed; it goes on", self.duty.name)
+            return RETRY_SECONDS
+        self.turned_at = time.monotonic()
+        return pause

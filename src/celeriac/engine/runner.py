@@ -1,0 +1,57 @@
+"""What the engine needs from whoever knows what a task is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Protocol
+
+from celeriac.message import Delivery
+from celeriac.outcome import Outcome, ReadyChord
+from celeriac.pool import Job
+
+
+class Fate(str, Enum):
+    """What happened to a delivery whose owner is gone."""
+
+    CRASHED = "crashed"
+    """Its process died while it ran."""
+    SILENT = "silent"
+    """Its node went silent: it may have started or not."""
+    TIME_LIMIT = "time_limit"
+    """Its process was killed because it ran for too long."""
+    TERMINATED = "terminated"
+    """Its process was killed because the task was revoked with ``terminate``."""
+    SHUTDOWN = "shutdown"
+    """Its process was killed by a cold shutdown."""
+
+
+class Runner(Protocol):
+    """Decodes, runs and judges tasks.  Its methods turn everything that can go wrong with a task into an outcome."""
+
+    def prepare(self, delivery: Delivery) -> Job | Outcome:
+        """Decode a delivery.  What need not run (not due yet, not understood) is an outcome at once."""
+
+    def run(self, job: Job) -> Outcome:
+        """Run a task's body in this thread."""
+
+    async def run_async(self, job: Job) -> Outcome:
+        """Run a task's coroutine in this thread's event loop."""
+
+    def complete_chord(self, chord: ReadyChord, parts: Sequence[bytes]) -> Outcome:
+        """The chord's outcome with its callback to publish, in place of its parts."""
+
+    def recover(self, delivery: Delivery, fate: Fate, detail: str) -> Outcome:
+        """Decide what becomes of a delivery that may have started in an owner that is gone."""
+
+    def unsettleable(self, outcome: Outcome, error: Exception) -> Outcome:
+        """What to write instead of an outcome that the store refuses for good."""
+
+    def interruption(self, job: Job, reason: str, limit: float) -> BaseException:
+        """The exception that a running body is to get: ``reason`` is ``"soft"``, ``"hard"`` or ``"terminate"``."""
+
+    def on_slot_start(self) -> None:
+        """Called in a slot process before it leases anything."""
+
+    def on_slot_stop(self) -> None:
+        """Called in a slot process after it has settled everything."""

@@ -1,0 +1,323 @@
+"""The node's parent process: starts slots, watches them, and keeps the background loops going.
+
+It never touches a task's bytes, except to put what a dead slot held in its place.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import selectors
+import signal
+import threading
+import time
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Any
+
+from celeriac.engine.autoscaler import Autoscaler
+from celeriac.engine.beat import Beat
+from celeriac.engine.doorbell import Doorbell
+from celeriac.engine.expirer import Expirer
+from celeriac.engine.forkserver import Exited, Spawned
+from celeriac.engine.launcher import Launcher
+from celeriac.engine.loop import Duty, Loop
+from celeriac.engine.outbox import Settler
+from celeriac.engine.rescuer import Rescuer
+from celeriac.engine.runner import Fate
+from celeriac.engine.scheduler import Scheduler
+from celeriac.engine.seats import Roster, SlotHandle
+from celeriac.engine.slot import EXIT_MAX_MEMORY, EXIT_MAX_TASKS, EXIT_OK, EXIT_OWNER_LOST, Node
+from celeriac.engine.slot_rescue import SlotRescue
+from celeriac.engine.time_limits import TimeLimits, kill
+from celeriac.telemetry.events import SlotExited, SlotStarted, WorkerReady, WorkerStopping
+
+logger = logging.getLogger("celeriac.engine")
+
+EXIT_REASONS = {
+    EXIT_OK: "shutdown",
+    EXIT_MAX_TASKS: "max_tasks",
+    EXIT_MAX_MEMORY: "max_memory",
+    EXIT_OWNER_LOST: "owner_lost",
+}
+RESPAWN_PAUSE = 0.2
+"""Seconds; doubles with each slot in a row that dies before it was ready, up to :data:`LONGEST_RESPAWN_PAUSE`."""
+LONGEST_RESPAWN_PAUSE = 10.0
+
+
+class Shutdown(IntEnum):
+    """How to stop.  A later request can only be harsher."""
+
+    NONE = 0
+    WARM = 1
+    """Running tasks finish."""
+    SOFT = 2
+    """Running tasks have ``soft_shutdown_seconds`` to finish; then cold."""
+    COLD = 3
+    """Running tasks are killed; late-acknowledged ones go back to their queues."""
+
+
+class Supervisor:
+    """Runs one node."""
+
+    def __init__(self, node: Node, launcher: Launcher, *, report: bool = False) -> None:
+        """``report``: have the slots send their telemetry here."""
+        self.node = node
+        self.settings = node.settings
+        self.roster = Roster()
+        self.broker = node.make_broker()
+        self.started_at = time.time()
+        self.on_ready: Callable[[], None] = lambda: None
+        """Called once, in the supervisor's thread, when all first slots take work."""
+        self.on_packet: Callable[[bytes], None] = lambda _data: None
+        """Called with each packet of telemetry from a slot."""
+        self._launcher = launcher
+        self._report = report
+        self._run_id = f"{node.settings.node}:{os.getpid()}:{int(time.time() * 1000):x}"
+        self._serial = 0
+        self._target = self.settings.slots
+        self._early_deaths = 0
+        self._respawn_at = 0.0
+        self._shutdown = Shutdown.NONE
+        self._deadline = 0.0
+        self._announced = False
+        self._answers: dict[int, list[Any]] = {}
+        self._selector = selectors.DefaultSelector()
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_w, False)
+        os.set_blocking(self._wake_r, False)
+        self._rescue, self._loops = self._make_loops()
+
+    def _make_loops(self) -> tuple[SlotRescue, dict[str, Loop]]:
+        settings, bus, broker = self.settings, self.node.bus, self.broker
+        backend = self.node.make_backend()
+        rescuer = Rescuer(broker, Settler(broker, backend, self.node.runner), self.node.runner, settings, bus)
+        rescue = SlotRescue(rescuer)
+        duties: list[Duty] = [
+            Beat(broker, self.roster, settings, self._lost),
+            rescuer,
+            rescue,
+            Scheduler(broker, settings.queues, bus),
+            Doorbell(self.node.make_broker(), self.roster, settings.queues),
+            TimeLimits(self.roster, settings.pool),
+        ]
+        if settings.autoscale:
+            duties.append(Autoscaler(broker, self.roster, settings, self.scale))
+        if backend is not None:
+            duties.append(Expirer(backend))
+        return rescue, {duty.name: Loop(duty) for duty in duties}
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until stopped; return the exit code."""
+        self._selector.register(self._launcher.socket, selectors.EVENT_READ, self._on_launcher)
+        self._selector.register(self._wake_r, selectors.EVENT_READ, self._on_wake)
+        for loop in self._loops.values():
+            loop.start()
+        while not self._finished():
+            self._fill_up()
+            for key, _ in self._selector.select(self._timeout()):
+                key.data()
+        return self._end()
+
+    def _finished(self) -> bool:
+        if self._shutdown == Shutdown.SOFT and time.monotonic() >= self._deadline:
+            self._kill_all()
+        return self._shutdown != Shutdown.NONE and not len(self.roster) and not self._rescue.pending
+
+    def _timeout(self) -> float:
+        now = time.monotonic()
+        if self._shutdown != Shutdown.NONE:
+            return 0.05
+        return max(0.01, self._respawn_at - now) if self._respawn_at > now else 1.0
+
+    def _fill_up(self) -> None:
+        """Start slots up to the wanted number."""
+        if self._shutdown == Shutdown.NONE and time.monotonic() >= self._respawn_at:
+            for _ in range(self._target - sum(not slot.closing for slot in self.roster.all())):
+                self._spawn()
+
+    def _end(self) -> int:
+        for loop in self._loops.values():
+            loop.stop()
+        self._launcher.stop()
+        self.broker.close()
+        return 0
+
+    # -- slots -----------------------------------------------------------------------------------------------------
+
+    def _spawn(self) -> None:
+        self._serial += 1
+        slot = SlotHandle(
+            self._serial, f"{self._run_id}:{self._serial}", self.settings.slot_concurrency, report=self._report
+        )
+        self.roster.add(slot)
+        self._selector.register(slot.control, selectors.EVENT_READ, lambda: self._on_packet(slot))
+        self._launcher.spawn(slot.seat)
+
+    def _on_launcher(self) -> None:
+        events = self._launcher.events()
+        if not events:
+            raise RuntimeError("The fork server is gone; the node cannot go on. Start it again")
+        for event in events:
+            slot = self.roster.get(event.slot)
+            if slot is None:
+                continue
+            if isinstance(event, Spawned):
+                slot.pid = event.pid
+                slot.handed_over()
+            else:
+                self._exited(slot, event)
+
+    def _exited(self, slot: SlotHandle, event: Exited) -> None:
+        while self._on_packet(slot):
+            pass
+        self._selector.unregister(slot.control)
+        self.roster.remove(slot.number)
+        reason = EXIT_REASONS.get(event.status, "crashed")
+        if any(fate is Fate.TIME_LIMIT for fate, _ in slot.fates.values()):
+            reason = "time_limit"
+        if event.status not in EXIT_REASONS:
+            self._died(slot, event, reason)
+        if self.node.bus.listening:
+            self.node.bus.emit(SlotExited(str(slot.number), event.pid, reason, event.status))
+        slot.close()
+
+    def _died(self, slot: SlotHandle, event: Exited, reason: str) -> None:
+        if not slot.fates:
+            how = f"signal {-event.status}" if event.status < 0 else f"exit code {event.status}"
+            logger.error("Slot %d (pid %d) died unexpectedly: %s", slot.number, event.pid, how)
+        else:
+            logger.debug("Slot %d (pid %d) ended: %s", slot.number, event.pid, reason)
+        if not slot.ready:
+            self._early_deaths += 1
+            pause = min(LONGEST_RESPAWN_PAUSE, RESPAWN_PAUSE * 2**self._early_deaths)
+            self._respawn_at = time.monotonic() + pause
+        self._rescue.add(slot)
+
+    def _on_packet(self, slot: SlotHandle) -> bool:
+        try:
+            data = slot.control.recv(1 << 20, 0x40)  # MSG_DONTWAIT
+        except OSError:
+            return False
+        if not data:
+            return False
+        if data[:1] == b"T":
+            self.on_packet(data[1:])
+        else:
+            self._on_word(slot, *pickle.loads(data[1:]))  # noqa: S301 - from our own slot
+        return True
+
+    def _on_word(self, slot: SlotHandle, word: str, *details: Any) -> None:
+        if word == "idle":
+            self.roster.mark_idle(slot)
+        elif word == "ready":
+            self._on_slot_ready(slot)
+        elif word == "closing":
+            slot.closing = True
+            slot.idle = False
+        elif word == "running":
+            self._answers.setdefault(details[0], []).append((slot, *details[1:]))
+            with self.roster.changed:
+                self.roster.changed.notify_all()
+
+    def _on_slot_ready(self, slot: SlotHandle) -> None:
+        slot.ready = True
+        self._early_deaths = 0
+        if self.node.bus.listening:
+            self.node.bus.emit(SlotStarted(str(slot.number), slot.pid))
+        if not self._announced and all(each.ready for each in self.roster.all()):
+            self._announced = True
+            if self.node.bus.listening:
+                self.node.bus.emit(WorkerReady(self.settings.node, self._target))
+            self.on_ready()
+
+    def _lost(self, owner: str) -> None:
+        """Others have this slot's messages.  What it still runs has no effect any more, so it ends at once."""
+        for slot in self.roster.all():
+            if slot.owner == owner:
+                kill(slot.pid) if self.settings.pool != "solo" else slot.order("stop")
+
+    # -- for control, from any thread ------------------------------------------------------------------------------
+
+    def scale(self, slots: int) -> None:
+        """Have so many slots from now on."""
+        self._target = max(0, slots)
+        surplus = sum(not slot.closing for slot in self.roster.all()) - self._target
+        for slot in sorted(self.roster.all(), key=lambda each: not each.idle)[: max(0, surplus)]:
+            slot.closing = True
+            slot.order("stop")
+        self._wake()
+
+    @property
+    def target(self) -> int:
+        """How many slots are wanted."""
+        return self._target
+
+    def running(
+        self, timeout: float = 1.0
+    ) -> list[tuple[SlotHandle, list[tuple[int, dict[str, Any]]], list[dict[str, Any]]]]:
+        """Ask all slots what they run and hold: ``(slot, [(tag, task)], [unstarted tasks])`` each."""
+        question = time.monotonic_ns()
+        asked = [slot for slot in self.roster.all() if slot.ready]
+        for slot in asked:
+            slot.order("running", question)
+        with self.roster.changed:
+            self.roster.changed.wait_for(lambda: len(self._answers.get(question, ())) >= len(asked), timeout)
+        return self._answers.pop(question, [])
+
+    def terminate(self, slot: SlotHandle, tag: int, reason: str, signum: int = signal.SIGKILL) -> None:
+        """End one running task, with its process where it has one of its own."""
+        slot.fates[tag] = (Fate.TERMINATED, reason)
+        if self.settings.pool == "processes":
+            os.kill(slot.pid, signum)
+        else:
+            slot.order("interrupt", tag, "terminate", 0.0)
+
+    def loop_ages(self) -> dict[str, float]:
+        """Seconds since each background loop last did its duty."""
+        now = time.monotonic()
+        return {name: now - loop.turned_at for name, loop in self._loops.items()}
+
+    # -- stopping --------------------------------------------------------------------------------------------------
+
+    def stop(self, how: Shutdown) -> None:
+        """Ask to stop, from any thread or a signal handler."""
+        self._shutdown = max(self._shutdown, how)
+        self._wake()
+
+    @property
+    def stopping(self) -> Shutdown:
+        """How it is stopping, if it is."""
+        return self._shutdown
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._wake_w, b".")
+        except BlockingIOError:
+            pass
+
+    def _on_wake(self) -> None:
+        os.read(self._wake_r, 4096)
+        if self._shutdown == Shutdown.NONE:
+            return
+        if self.node.bus.listening:
+            self.node.bus.emit(WorkerStopping(self.settings.node, self._shutdown.name.lower()))
+        if self._shutdown == Shutdown.COLD:
+            self._kill_all()
+            return
+        self._deadline = time.monotonic() + self.settings.soft_shutdown_seconds
+        for slot in self.roster.all():
+            slot.order("stop")
+
+    def _kill_all(self) -> None:
+        for slot in self.roster.all():
+            for entry in slot.ledger.running():
+                slot.fates.setdefault(entry.tag, (Fate.SHUTDOWN, "cold shutdown"))
+            slot.fates.setdefault(0, (Fate.SHUTDOWN, "cold shutdown"))
+            if self.settings.pool == "solo":
+                threading.Thread(target=os._exit, args=(1,)).start()
+            elif slot.pid:
+                kill(slot.pid)

@@ -1,0 +1,1 @@
+"""The variants of :mod:`celeriac.pool`, one file each."""

@@ -1,0 +1,58 @@
+"""What can be set on the engine: meaning, unit, default, and what goes wrong when it is too low or too high."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """One worker node.  Times are in seconds."""
+
+    node: str
+    """The node's name, as ``name@host``."""
+    queues: tuple[str, ...] = ("celery",)
+    pool: str = "processes"
+    """``processes``, ``threads``, ``asyncio`` or ``solo``."""
+    concurrency: int = 1
+    """Slots for ``processes``; threads or concurrent tasks of the one slot for the others."""
+    autoscale: tuple[int, int] | None = None
+    """Fewest and most slots, for ``processes``."""
+    prefetch: bool = True
+    """Whether a slot may hold unstarted work (``worker_prefetch_multiplier=1`` says no)."""
+    prefetch_seconds: float = 0.02
+    """How much unstarted work a slot may hold.  Too low costs round trips; too high makes messages wait behind others while
+    another slot is idle."""
+    patience_seconds: float = 0.025
+    """How long unstarted work may wait behind one running task before it is handed back."""
+    batch_limit: int = 1000
+    """Most messages leased in one call.  Higher keeps the broker busy for longer at a time (about 1 ms per 1,000 on Redis)."""
+    lease_seconds: float = 30.0
+    """How long a node that went silent keeps its work.  Too low, and a network hiccup makes others run it a second time; too
+    high, and the work of a lost node waits."""
+    max_crashes: int = 3
+    """How many processes a message may kill before it is dead-lettered as poison."""
+    max_tasks_per_child: int | None = None
+    max_memory_per_child: int | None = None
+    """KiB of resident memory after which a slot is replaced."""
+    time_limits: bool = True
+    """Whether a task may run into a time limit at all; without, nobody looks."""
+    soft_shutdown_seconds: float = 0.0
+    """How long a cold shutdown waits for running tasks first (``worker_soft_shutdown_timeout``)."""
+
+    @property
+    def beat_seconds(self) -> float:
+        """Time between two beats: three may be missed."""
+        return self.lease_seconds / 4
+
+    @property
+    def slots(self) -> int:
+        """Slot processes to start with."""
+        if self.pool != "processes":
+            return 1
+        return self.autoscale[0] if self.autoscale else self.concurrency
+
+    @property
+    def slot_concurrency(self) -> int:
+        """Tasks that run at once in one slot."""
+        return 1 if self.pool in ("processes", "solo") else self.concurrency
