@@ -1,0 +1,122 @@
+"""Starts the reference system's processes: API, mail server, image pool, email pool."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import socket
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from demo.children import Child, Children, DemoError
+from demo.settings import HOME_VARIABLE, ShopSettings
+
+HOST = "127.0.0.1"
+EMAIL_THREADS = 8
+READY_SECONDS = 90.0
+"""How long the system may take to start.  Slow machines need most of it to import libraries."""
+
+DEFAULT_PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671, "postgresql": 5432}
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """The running reference system."""
+
+    children: Children
+    image_pool: Child
+    url: str
+    """Of the API."""
+    pools: tuple[str, ...]
+    """The commands that started the two pools, for people to read."""
+
+
+def image_slots() -> int:
+    """One for each core, and two at least: while one is down, the other works on."""
+    return max(2, min(os.cpu_count() or 1, 8))
+
+
+def listen(port: int, purpose: str) -> socket.socket:
+    """A listening socket; port 0 takes any free one.
+
+    Raises:
+        DemoError: the port is in use or forbidden.
+    """
+    try:
+        return socket.create_server((HOST, port))
+    except OSError as error:
+        raise DemoError(f"Cannot listen on port {port} for the {purpose}: {error}. Choose another port.") from error
+
+
+def check_reachable(url: str) -> None:
+    """Raises DemoError when nothing listens where a URL points to."""
+    parts = urlsplit(url)
+    port = parts.port or DEFAULT_PORTS.get(parts.scheme)
+    if port is None:
+        return
+    host = parts.hostname or "localhost"
+    try:
+        socket.create_connection((host, port), timeout=5).close()
+    except OSError as error:
+        raise DemoError(f"Nothing answers at {parts.scheme}://{host}:{port}: {error}.") from error
+
+
+def start(children: Children, api: socket.socket, mail: socket.socket, seed: int) -> System:
+    """Start everything.  The children inherit the sockets, so connections wait in them until a child is ready."""
+    children.start("mail server", _module("mailserver", mail.fileno(), seed), [mail.fileno()])
+    images = _pool("images", "processes", image_slots(), "--time-limit=60")
+    email = _pool("email", "threads", EMAIL_THREADS)
+    image_pool = children.start("image pool", [_celeriac(), *images])
+    children.start("email pool", [_celeriac(), *email])
+    children.start("api", _module("api", api.fileno()), [api.fileno()])
+    url = f"http://{HOST}:{api.getsockname()[1]}"
+    commands = tuple(shlex.join(["celeriac", *arguments]) for arguments in (images, email))
+    return System(children, image_pool, url, commands)
+
+
+def wait_ready(system: System) -> float:
+    """Wait until a task has gone through each queue; return the seconds it took.
+
+    Raises:
+        DemoError: a process ended, or time ran out.
+    """
+    started = time.monotonic()
+    with httpx.Client(base_url=system.url, timeout=10.0) as client:
+        while time.monotonic() - started < READY_SECONDS:
+            system.children.check()
+            try:
+                if client.get("/health").is_success:
+                    return time.monotonic() - started
+            except httpx.TransportError:  # not even the API is there yet
+                time.sleep(0.05)
+    raise DemoError(f"The workers did not answer within {READY_SECONDS:g} s; see the logs.")
+
+
+def environment(shop: ShopSettings) -> dict[str, str]:
+    """What the children find the shop with."""
+    return {HOME_VARIABLE: str(shop.home), "PYTHONUNBUFFERED": "1"}
+
+
+def _module(name: str, *arguments: int) -> list[str]:
+    return [sys.executable, "-m", f"demo.{name}", *map(str, arguments)]
+
+
+def _pool(queue: str, pool: str, concurrency: int, *more: str) -> list[str]:
+    return [
+        *("-A", "demo.shop", "worker", f"--pool={pool}", f"--concurrency={concurrency}"),
+        *("-Q", queue, "-n", f"{queue}@%h", "--loglevel=INFO", *more),
+    ]
+
+
+def _celeriac() -> str:
+    beside = Path(sys.executable).with_name("celeriac")
+    command = str(beside) if beside.exists() else shutil.which("celeriac")
+    if command is None:
+        raise DemoError("The celeriac command is missing: run `make install`.")
+    return command
