@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
+import subprocess
+import sys
 import time
 import uuid
 
@@ -302,6 +305,30 @@ def test_queues_are_a_table_for_people(run, broker):
     assert lines[0].split() == ["QUEUE", "READY", "SCHEDULED", "CONSUMERS", "OLDEST"]
     assert lines[1].split()[:4] == ["celery", "1", "0", "0"]
     assert lines[-1] == "All queues: 0 leased, 0 dead letters."
+
+
+def test_queues_are_watched_through_an_outage_until_interrupted(redis_server):
+    script = (
+        "import sys; from celery import Celery; from celery.bin.base import CLIContext;"
+        "from celeriac.cli.queues import queues;"
+        "queues(['--watch', '--json', '--interval', '0.1'], obj=CLIContext(Celery(broker=sys.argv[1]), True, None))"
+    )
+    command = [sys.executable, "-c", script, redis_server.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as watching:
+        before = json.loads(watching.stdout.readline())
+        redis_server.kill()
+        trouble = watching.stderr.readline()
+        redis_server.start()
+        after = [json.loads(watching.stdout.readline()) for _ in range(3)]
+
+        watching.send_signal(signal.SIGINT)
+        _, errors = watching.communicate(timeout=10)
+
+    assert before["queues"][0]["queue"] == "celery"
+    assert "trying again" in trouble
+    assert after[-1] == before
+    assert "Traceback" not in errors
+    assert watching.returncode == 0
 
 
 # -- release -----------------------------------------------------------------------------------------------------------

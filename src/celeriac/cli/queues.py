@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 
 import click
@@ -41,19 +42,17 @@ def queues(ctx: click.Context, chosen: tuple[str, ...], *, as_json: bool, watch:
 def _watch(look: Callable[[], StoreView], show: Callable[..., None], interval: float, *, as_json: bool) -> None:
     """Until interrupted.  A broker that is away for a while is reported and asked again."""
     clear = sys.stdout.isatty() and not as_json
-    while True:
-        try:
-            view = look()
-        except StoreUnavailable as error:
-            click.echo(f"{error} (trying again)", err=True)
-        else:
-            if clear:
-                click.clear()
-            show(view, watching=True)
-        try:
+    with suppress(KeyboardInterrupt):
+        while True:
+            try:
+                view = look()
+            except StoreUnavailable as error:
+                click.echo(f"{error} (trying again)", err=True)
+            else:
+                if clear:
+                    click.clear()
+                show(view, watching=True)
             time.sleep(interval)
-        except KeyboardInterrupt:
-            return
 
 
 def _echo_as_json(view: StoreView, *, watching: bool) -> None:
