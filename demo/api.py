@@ -18,7 +18,7 @@ from fastapi import Body, FastAPI, HTTPException, Path, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from demo.orders import ORDER_ID, SIZES, Order
 from demo.shop import QUEUES, health_check, last_task_id, place_order, shop
@@ -33,14 +33,16 @@ OrderId = Annotated[str, Path(pattern=f"^{ORDER_ID}$")]
 
 
 @api.post("/photos", status_code=201)
-def upload_photo(photo: Annotated[bytes, Body(media_type="image/*")]) -> dict[str, Any]:
+def upload_photo(photo: Annotated[bytes, Body(media_type="image/*")] = b"") -> dict[str, Any]:
     """Keep a photo; the answer has its name.  Uploading it again changes nothing."""
     try:
         with Image.open(io.BytesIO(photo)) as image:
             image.load()
             suffix = (image.format or "image").lower()
+    except UnidentifiedImageError as error:
+        raise _refused((), "not a photo in a format that Pillow reads") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise _refused("body", f"not a photo that can be read: {error}") from error
+        raise _refused((), f"not a photo that can be read: {error}") from error
     name = f"{hashlib.sha256(photo).hexdigest()[:16]}.{suffix}"
     (shop.uploads / name).write_bytes(photo)
     return {"photo": name, "width": image.width, "height": image.height}
@@ -50,7 +52,7 @@ def upload_photo(photo: Annotated[bytes, Body(media_type="image/*")]) -> dict[st
 def order(order: Order) -> dict[str, Any]:
     """Accept an order and start its work.  Posting it again does not start it again."""
     if not (shop.uploads / order.photo).exists():
-        raise _refused("photo", "no such photo was uploaded")
+        raise _refused(("photo",), "no such photo was uploaded")
     try:
         with (shop.orders / f"{order.id}.json").open("x", encoding="utf-8") as record:
             record.write(order.model_dump_json())
@@ -114,8 +116,8 @@ def favicon() -> Response:
     return Response(status_code=204)
 
 
-def _refused(field: str, reason: str) -> RequestValidationError:
-    return RequestValidationError([{"loc": ("body", field), "msg": reason, "type": "value_error"}])
+def _refused(place: tuple[str, ...], reason: str) -> RequestValidationError:
+    return RequestValidationError([{"loc": ("body", *place), "msg": reason, "type": "value_error"}])
 
 
 def main() -> None:

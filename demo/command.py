@@ -146,7 +146,9 @@ def _without_password(url: str) -> str:
 
 
 def _serve(running: system.System) -> None:
-    console.print(f"\nStill open: {running.url} (orders), {running.url}/docs (the API). Ctrl-C closes it.")
+    console.print(
+        f"\nStill open: {running.url} (orders), {running.url}/docs (the API). Ctrl-C closes it.", soft_wrap=True
+    )
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             running.children.check()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 Product = Literal["postcard", "poster", "mug", "calendar", "puzzle"]
 
@@ -26,7 +27,7 @@ PHOTO_NAME = r"[0-9a-f]{16}\.[a-z0-9]{2,8}"
 def _email_address(text: str) -> str:
     """Lets through what may be an address; only a mail server knows for sure."""
     if not re.fullmatch(r"[^@\s<>]+@[^@\s<>.]+(\.[^@\s<>.]+)+", text):
-        raise ValueError("not an email address")
+        raise PydanticCustomError("email_address", "not an email address")
     return text
 
 
