@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Literal, TypeVar
 
 from celeriac.errors import ConfigurationError, StoreUnavailable
@@ -133,7 +134,7 @@ class SQLiteStore:
             except sqlite3.OperationalError as error:
                 if not is_busy(error) or time.monotonic() > deadline:
                     raise
-            time.sleep(nap * random.random())  # noqa: S311 - spreads the tries, protects nothing
+            time.sleep(nap * random.random())
             nap = min(nap * 1.5, _LONGEST_NAP)
 
     @contextmanager
@@ -220,7 +221,8 @@ class SQLiteStore:
             finally:
                 connection.execute("PRAGMA busy_timeout = 0")
 
-    def _leave_to_parent(self) -> None:
+    def leave_to_parent(self) -> None:
+        """In the child of a fork: begin without connections, and leave the parent's alone."""
         # New locks: the parent's other threads may have held the old ones, and they do not exist here.
         self._pool_lock = threading.Lock()
         self._write_lock = threading.Lock()
@@ -237,7 +239,7 @@ def _roll_back(connection: sqlite3.Connection) -> None:
 
 def _size(path: str) -> int:
     try:
-        return os.stat(path).st_size
+        return Path(path).stat().st_size
     except OSError:
         return 0
 
@@ -246,7 +248,7 @@ def _absolute(path: str | os.PathLike[str]) -> str:
     text = os.fspath(path)
     if not text or ":memory:" in text:
         raise ConfigurationError("SQLite needs a file that all processes can open, for example celery.sqlite3")
-    return os.path.abspath(text)
+    return os.path.abspath(text)  # noqa: PTH100 - Path.resolve follows links, and the name is for people
 
 
 def _checked(synchronous: Synchronous) -> Synchronous:
@@ -263,7 +265,7 @@ _ABANDONED: list[sqlite3.Connection] = []
 
 def _after_fork() -> None:
     for store in list(_STORES):
-        store._leave_to_parent()
+        store.leave_to_parent()
 
 
 os.register_at_fork(after_in_child=_after_fork)

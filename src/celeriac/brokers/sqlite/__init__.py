@@ -53,7 +53,7 @@ class SQLiteBroker(Broker):
         SchemaError: Python's SQLite is too old.  The file itself is looked at when it is first used.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - options, all but one by name
         self,
         path: str | os.PathLike[str],
         *,
