@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,8 @@ def all_statements():
 @pytest.fixture(scope="module")
 def connection(tmp_path_factory):
     path = tmp_path_factory.mktemp("plans") / "celeriac.sqlite3"
-    SQLiteBroker(path).ping()
+    with closing(SQLiteBroker(path)) as broker:
+        broker.ping()
     connection = sqlite3.connect(path)
     yield connection
     connection.close()
