@@ -22,10 +22,6 @@ from celeriac.compat import connect
 from celeriac.message import Message
 from celeriac.outcome import DeadLetter, Outcome, State
 
-needs_rescuer = pytest.mark.skipif(
-    not hasattr(connect, "open_rescuer"), reason="compat.connect has no open_rescuer yet"
-)
-
 LONG = 60.0
 """Seconds that an owner stays alive without a beat."""
 
@@ -334,7 +330,6 @@ def test_queues_are_watched_through_an_outage_until_interrupted(redis_server):
 # -- release -----------------------------------------------------------------------------------------------------------
 
 
-@needs_rescuer
 def test_release_returns_what_an_owner_that_is_gone_held(run, broker):
     held = [envelope("late", n) for n in range(3)]
     hold(broker, "gone", *held, ttl=0.0)
@@ -349,7 +344,6 @@ def test_release_returns_what_an_owner_that_is_gone_held(run, broker):
     assert arguments == [base64.b64decode(json.loads(raw)["body"]) for raw in held]
 
 
-@needs_rescuer
 def test_release_does_not_run_twice_what_was_acknowledged_early(run, broker):
     hold(broker, "gone", envelope("early"), ttl=0.0)
 
@@ -371,7 +365,6 @@ def test_release_refuses_while_workers_are_alive(run, broker):
     assert broker.leased_count() == 1
 
 
-@needs_rescuer
 def test_a_forced_release_leaves_the_living_what_they_hold(run, broker):
     hold(broker, "alive", envelope("late", 1))
     hold(broker, "gone", envelope("late", 2), ttl=0.0)
@@ -384,7 +377,6 @@ def test_a_forced_release_leaves_the_living_what_they_hold(run, broker):
     assert len(broker.leased("alive")) == 1
 
 
-@needs_rescuer
 def test_release_promotes_what_is_due_and_tells_what_is_not(run, broker):
     schedule(broker, time.time() + 0.2, time.time() + 600)
 
@@ -395,7 +387,6 @@ def test_release_promotes_what_is_due_and_tells_what_is_not(run, broker):
     assert ready(broker) == 1
 
 
-@needs_rescuer
 def test_release_with_nothing_to_do_is_content(run):
     result = run(release)
 

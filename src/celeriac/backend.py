@@ -87,7 +87,8 @@ class Backend(ABC):
     @abstractmethod
     def expire(self, limit: int = 1000) -> int:
         """Delete what has outlived its time, at most ``limit`` records; return how many.  Stores that do so by
-        themselves return 0."""
+        themselves return 0.
+        """
 
     @abstractmethod
     def close(self) -> None:

@@ -83,7 +83,7 @@ class ChordPart(NamedTuple):
 
     group_id: str
     task_id: str
-    index: int | None
+    index: int | None  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     """Position in the header; ``None`` when the sender did not say."""
     payload: bytes
     """The member's encoded result, as the chord's callback will read it."""

@@ -14,8 +14,6 @@ from celeriac.outcome import Outcome
 class Job(Protocol):
     """A decoded delivery that is to be run."""
 
-    __slots__ = ()
-
     delivery: Delivery
     name: str
     """The task's name."""

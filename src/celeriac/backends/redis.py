@@ -64,10 +64,10 @@ class RedisBackend(Backend):
             subscription.subscribe(*(self.keys.task_key(task_id) for task_id in task_ids))
             while (remaining := deadline - time.monotonic()) > 0:
                 message = subscription.get_message(timeout=remaining)
-                if message is not None and message["type"] in ("message", "subscribe"):
-                    # A subscription is confirmed before anything else comes: what was written before it counts, too.
-                    if message["type"] == "message" or any(self.fetch(task_ids)):
-                        return True
+                kind = message["type"] if message is not None else ""
+                # A subscription is confirmed before anything else comes: what was written before it counts, too.
+                if kind == "message" or (kind == "subscribe" and any(self.fetch(task_ids))):
+                    return True
         return False
 
     def store_group(self, group_id: str, payload: bytes) -> None:
@@ -128,7 +128,7 @@ class RedisBackend(Backend):
 
     # -- the rest --------------------------------------------------------------------------------------------------
 
-    def expire(self, limit: int = 1000) -> int:  # noqa: ARG002 - Redis expires keys by itself
+    def expire(self, limit: int = 1000) -> int:
         """See :meth:`Backend.expire`."""
         return 0
 

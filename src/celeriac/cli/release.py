@@ -11,7 +11,7 @@ import click
 from celeriac.broker import Broker
 from celeriac.cli.output import Age, counted, describe_age, echo_json
 from celeriac.cli.store import broker_of, queues_of
-from celeriac.compat import connect
+from celeriac.compat.rescue import open_rescuer
 
 PAUSE = 0.5
 """Seconds between two looks while waiting."""
@@ -65,7 +65,7 @@ def release(ctx: click.Context, chosen: tuple[str, ...], wait: float, *, force: 
         names = queues_of(ctx, chosen)
         if not force:
             _wait_for_workers(broker, names, deadline)
-        released = release_until(broker, names, connect.open_rescuer(ctx.obj.app, broker).rescue, deadline)
+        released = release_until(broker, names, open_rescuer(ctx.obj.app, broker).rescue, deadline)
     if as_json:
         echo_json(asdict(released))
     else:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from celeriac.broker import Broker
 from celeriac.engine.seats import Roster
+from celeriac.errors import StoreError
 from celeriac.settings import EngineSettings
 
 logger = logging.getLogger("celeriac.engine")
@@ -18,17 +19,30 @@ class Beat:
     name = "beat"
 
     def __init__(
-        self, broker: Broker, roster: Roster, settings: EngineSettings, on_lost: Callable[[str], None]
+        self,
+        broker: Broker,
+        roster: Roster,
+        settings: EngineSettings,
+        on_lost: Callable[[str], None],
+        on_broker: Callable[[str], None],
     ) -> None:
-        """``on_lost`` is called with each owner whose leases were taken over."""
+        """``on_lost`` is called with each owner whose leases were taken over, ``on_broker`` after each beat with why the broker
+        could not be reached, or an empty text.
+        """
         self._broker = broker
         self._roster = roster
         self._settings = settings
         self._on_lost = on_lost
+        self._on_broker = on_broker
 
     def run_once(self) -> float:
         """Beat once."""
-        lost = self._broker.beat(self._roster.owners(), self._settings.queues, self._settings.lease_seconds)
+        try:
+            lost = self._broker.beat(self._roster.owners(), self._settings.queues, self._settings.lease_seconds)
+        except StoreError as error:
+            self._on_broker(str(error))
+            raise
+        self._on_broker("")
         for owner in lost:
             logger.warning("The leases of %s were taken over while this node was out of reach", owner)
             self._on_lost(owner)

@@ -262,7 +262,7 @@ class Consumer:
                 self._bus.emit(BrokerLost(self._broker.url, str(error)))
         pause = min(LONGEST_PAUSE, 0.05 * 2 ** min(self._failures, 10))
         self._failures += 1
-        time.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - spreads reconnects, no secret
+        time.sleep(pause * random.uniform(0.5, 1.0))
 
     def _report_back(self) -> None:
         if self._failures:

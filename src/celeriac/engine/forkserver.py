@@ -60,7 +60,7 @@ class ForkServer:
     def events(self) -> list[Spawned | Exited]:
         """What has happened; empty when the fork server is gone."""
         data = self.socket.recv(1 << 16)
-        return pickle.loads(data) if data else []  # noqa: S301 - from our own child
+        return pickle.loads(data) if data else []
 
     def stop(self) -> None:
         """End the fork server; its slots must have ended."""
@@ -97,11 +97,11 @@ class _Server:
 
     def serve(self) -> int:
         while True:
-            ready, _, _ = select.select([self._supervisor, self._wake], [], [])
+            ready, _, _ = select.select([self._supervisor.fileno(), self._wake], [], [])
             if self._wake in ready:
                 os.read(self._wake, 4096)
                 self._reap()
-            if self._supervisor in ready and not self._spawn():
+            if self._supervisor.fileno() in ready and not self._spawn():
                 return 0
 
     def _reap(self) -> None:
@@ -123,7 +123,7 @@ class _Server:
         data, fds, _, _ = socket.recv_fds(self._supervisor, 1 << 16, FDS_PER_SEAT)
         if not data:
             return False
-        seat: Seat = pickle.loads(data)  # noqa: S301 - from our own supervisor
+        seat: Seat = pickle.loads(data)
         control, bell, ledger = array.array("i", fds)
         pid = os.fork()
         if pid == 0:

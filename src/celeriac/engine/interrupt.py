@@ -16,6 +16,8 @@ def interrupt(consumer: Consumer, runner: Runner, tag: int, reason: str, limit: 
     the ``await`` that it is in.
 
     Args:
+        consumer: the one that runs the job.
+        runner: knows the exception.
         tag: of the job's delivery; nothing happens when it has ended.
         reason: ``"soft"``, ``"hard"`` or ``"terminate"``.
         limit: the time limit in seconds, for the message.

@@ -47,7 +47,7 @@ class SoloLauncher:
     def events(self) -> Sequence[Spawned | Exited]:
         """See :meth:`Launcher.events`."""
         data = self.socket.recv(1 << 16)
-        return pickle.loads(data) if data else []  # noqa: S301 - from ourselves
+        return pickle.loads(data) if data else []
 
     def _tell(self, event: Spawned | Exited) -> None:
         self._ours.send(pickle.dumps([event]))
@@ -55,7 +55,7 @@ class SoloLauncher:
     def serve(self) -> None:
         """Run slots in this thread until the supervisor has stopped."""
         while data := self._seats_r.recv(1 << 16):
-            seat: Seat = pickle.loads(data)  # noqa: S301 - from ourselves
+            seat: Seat = pickle.loads(data)
             slot = Slot(self._node, seat)
             signal.signal(signal.SIGUSR1, lambda *_, slot=slot: slot.interrupt_main())
             self._tell(Exited(seat.slot, os.getpid(), slot.run()))

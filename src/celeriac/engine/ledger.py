@@ -21,6 +21,7 @@ import struct
 import tempfile
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from celeriac.message import Delivery
@@ -53,7 +54,7 @@ def create_file(concurrency: int) -> int:
         fd = os.memfd_create("celeriac-ledger")
     else:
         fd, path = tempfile.mkstemp(prefix="celeriac-ledger-")
-        os.unlink(path)
+        Path(path).unlink()
     os.ftruncate(fd, _size(concurrency))
     return fd
 
@@ -154,8 +155,8 @@ def _encode(outcome: Outcome) -> tuple[int, bytes]:
 
 def _decode(kind: int, tag: int, payload: bytes) -> Outcome:
     if kind == _PICKLED:
-        outcome = pickle.loads(payload)  # noqa: S301 - written by our own slot
+        outcome = pickle.loads(payload)
         assert isinstance(outcome, Outcome)
         return outcome
-    results = (Result(*marshal.loads(payload)),) if kind == _RESULT else ()  # noqa: S302 - as above
+    results = (Result(*marshal.loads(payload)),) if kind == _RESULT else ()
     return Outcome(Delivery(tag, "", b""), State.SUCCEEDED, results)

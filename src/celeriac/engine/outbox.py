@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
@@ -36,8 +36,7 @@ class Settler:
         if outcomes and not self._shared:
             outcomes = self._store_apart(outcomes)
         settlement, leased = self._broker.turn(owner, outcomes, queues, limit)
-        for chord in settlement.ready:
-            self._broker.settle(owner, [self._complete(chord)])
+        self._complete_chords(settlement, lambda completed: self._broker.settle(owner, completed))
         if not self._shared:
             self._forget_chords(outcomes)
         return settlement, leased
@@ -47,11 +46,19 @@ class Settler:
         if outcomes and not self._shared:
             outcomes = self._store_apart(outcomes)
         settlement = self._broker.settle_condemned(owner, outcomes)
-        for chord in settlement.ready:
-            self._broker.settle_condemned(owner, [self._complete(chord)])
+        self._complete_chords(settlement, lambda completed: self._broker.settle_condemned(owner, completed))
         if not self._shared:
             self._forget_chords(outcomes)
         return settlement
+
+    def _complete_chords(self, settlement: Settlement, settle: Callable[[list[Outcome]], Settlement]) -> None:
+        """Publish callbacks of chords; one that fails may complete the chord around it, so until there are no more."""
+        while settlement.ready:
+            completed: dict[int, Outcome] = {}
+            for chord in settlement.ready:
+                tag = chord.outcome.delivery.tag
+                completed[tag] = self._complete(ReadyChord(completed.get(tag, chord.outcome), chord.part))
+            settlement = settle(list(completed.values()))
 
     def _complete(self, chord: ReadyChord) -> Outcome:
         assert self._backend is not None

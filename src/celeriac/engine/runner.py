@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from celeriac.message import Delivery
 from celeriac.outcome import Outcome, ReadyChord
@@ -49,6 +49,9 @@ class Runner(Protocol):
 
     def interruption(self, job: Job, reason: str, limit: float) -> BaseException:
         """The exception that a running body is to get: ``reason`` is ``"soft"``, ``"hard"`` or ``"terminate"``."""
+
+    def on_order(self, order: str, *details: Any) -> None:
+        """A word from the supervisor's side of the runner to the slot's."""
 
     def on_slot_start(self) -> None:
         """Called in a slot process before it leases anything."""

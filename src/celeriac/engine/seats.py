@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import socket
@@ -42,17 +43,13 @@ class SlotHandle:
     def ring(self) -> None:
         """Tell the slot that there may be work."""
         self.idle = False
-        try:
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):  # it has not read the last one yet, or is gone
             os.write(self._bell, b".")
-        except (BlockingIOError, BrokenPipeError):
-            pass  # it has not read the last one yet, or is gone
 
     def order(self, *words: Any) -> None:
         """Send an order (see ``Slot._obey``)."""
-        try:
+        with contextlib.suppress(OSError):  # it is gone; its exit is on its way to us
             self.control.send(pickle.dumps(words))
-        except OSError:
-            pass  # it is gone; its exit is on its way to us
 
     def close(self) -> None:
         """Give the file descriptors back.  The ledger's memory goes when nobody looks at it any more."""

@@ -177,6 +177,8 @@ class Slot:
                 self._wake.ring()
             elif order == "interrupt":
                 interrupt(self.consumer, self._runner, *details)
+            elif order == "runner":
+                self._runner.on_order(*details)
             elif order == "running":
                 self._control.send("running", *self._describe(details[0]))
         self._orphaned()
@@ -226,7 +228,7 @@ class Control:
                 return
             if not data:
                 return
-            yield pickle.loads(data)  # noqa: S301 - from our own supervisor
+            yield pickle.loads(data)
 
 
 class WakePipe:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import multiprocessing
 import signal
 import sys
 
@@ -19,6 +20,7 @@ EXIT_FAILED = 70
 def serve(node: Node, seat: Seat) -> int:
     """Serve one seat in this process, which was forked for it; return the exit code."""
     die_with_parent()
+    multiprocessing.current_process().name = f"Slot-{seat.slot}"  # what log records show
     node.bus.after_fork()
     try:
         slot = Slot(node, seat)

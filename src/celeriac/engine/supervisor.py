@@ -5,6 +5,7 @@ It never touches a task's bytes, except to put what a dead slot held in its plac
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
@@ -81,7 +82,10 @@ class Supervisor:
         self._respawn_at = 0.0
         self._shutdown = Shutdown.NONE
         self._deadline = 0.0
-        self._announced = False
+        self.announced = False
+        """Whether all first slots have taken work."""
+        self.broker_error = ""
+        """Why the broker cannot be reached, or empty."""
         self._answers: dict[int, list[Any]] = {}
         self._selector = selectors.DefaultSelector()
         self._wake_r, self._wake_w = os.pipe()
@@ -95,7 +99,7 @@ class Supervisor:
         rescuer = Rescuer(broker, Settler(broker, backend, self.node.runner), self.node.runner, settings, bus)
         rescue = SlotRescue(rescuer)
         duties: list[Duty] = [
-            Beat(broker, self.roster, settings, self._lost),
+            Beat(broker, self.roster, settings, self._lost, self._note_broker),
             rescuer,
             rescue,
             Scheduler(broker, settings.queues, bus),
@@ -207,7 +211,7 @@ class Supervisor:
         if data[:1] == b"T":
             self.on_packet(data[1:])
         else:
-            self._on_word(slot, *pickle.loads(data[1:]))  # noqa: S301 - from our own slot
+            self._on_word(slot, *pickle.loads(data[1:]))
         return True
 
     def _on_word(self, slot: SlotHandle, word: str, *details: Any) -> None:
@@ -228,17 +232,25 @@ class Supervisor:
         self._early_deaths = 0
         if self.node.bus.listening:
             self.node.bus.emit(SlotStarted(str(slot.number), slot.pid))
-        if not self._announced and all(each.ready for each in self.roster.all()):
-            self._announced = True
+        if not self.announced and all(each.ready for each in self.roster.all()):
+            self.announced = True
             if self.node.bus.listening:
-                self.node.bus.emit(WorkerReady(self.settings.node, self._target))
+                self.node.bus.emit(self._ready_event())
             self.on_ready()
+
+    def _ready_event(self) -> WorkerReady:
+        settings = self.settings
+        concurrency = self._target * settings.slot_concurrency
+        return WorkerReady(settings.node, os.getpid(), concurrency, settings.queues, time.time() - self.started_at)
 
     def _lost(self, owner: str) -> None:
         """Others have this slot's messages.  What it still runs has no effect any more, so it ends at once."""
         for slot in self.roster.all():
             if slot.owner == owner:
                 kill(slot.pid) if self.settings.pool != "solo" else slot.order("stop")
+
+    def _note_broker(self, error: str) -> None:
+        self.broker_error = error
 
     # -- for control, from any thread ------------------------------------------------------------------------------
 
@@ -294,10 +306,8 @@ class Supervisor:
         return self._shutdown
 
     def _wake(self) -> None:
-        try:
+        with contextlib.suppress(BlockingIOError):
             os.write(self._wake_w, b".")
-        except BlockingIOError:
-            pass
 
     def _on_wake(self) -> None:
         os.read(self._wake_r, 4096)

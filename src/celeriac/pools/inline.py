@@ -16,7 +16,7 @@ class InlinePool(Pool):
         self._must_pause = must_pause
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def start(self, work: Work, on_idle: Callable[[], None]) -> None:  # noqa: ARG002 - nothing runs between drives
+    def start(self, work: Work, on_idle: Callable[[], None]) -> None:
         """See :meth:`Pool.start`."""
         self._work = work
 

@@ -98,7 +98,8 @@ class Arrivals:
         for fileno in waiting:
             poller.register(fileno, select.POLLIN)
         ready = [waiting[fileno] for fileno, _ in poller.poll(max(0.0, timeout) * 1000)]
-        return any([watch.answer() for watch in ready])  # every answer must be read
+        answers = [watch.answer() for watch in ready]  # every one must be read
+        return any(answers)
 
     def close(self) -> None:
         """Give up all connections."""
@@ -109,7 +110,7 @@ class Arrivals:
 
 
 def _socket(watch: Watch) -> Any:
-    sock = watch.connection._sock  # noqa: SLF001 - redis-py offers no other way to wait for several connections
+    sock = watch.connection._sock  # noqa: SLF001 - redis-py has no other way to wait for several
     if sock is None:
         raise StoreUnavailable("a watching connection was closed")
     return sock

@@ -9,12 +9,12 @@ from itertools import chain
 from typing import Any
 
 from celeriac.backend import Backend
+from celeriac.broker import Broker, DeadMessage, Depth
 from celeriac.brokers.redis.arrivals import Arrivals
 from celeriac.brokers.redis.connection import RedisConnection
 from celeriac.brokers.redis.options import RedisOptions
 from celeriac.brokers.redis.result_keys import ResultKeys
 from celeriac.brokers.redis.settlement import SettleArguments
-from celeriac.broker import Broker, DeadMessage, Depth
 from celeriac.message import Delivery, Message, sent_at
 from celeriac.outcome import Outcome, ReadyChord, Settlement
 
@@ -231,11 +231,12 @@ class RedisBroker(Broker):
         """See :meth:`Broker.leased`."""
         key = self.lease_key(owner)
         with self._redis.call() as client:
-            tags = sorted(int(tag) for tag in client.hkeys(key) if tag != b"n")[:limit]
+            names: Any = client.hkeys(key)
+        tags = sorted(int(name) for name in names if name != b"n")[:limit]
         if not tags:
             return []
         with self._redis.call() as client:
-            held = client.hmget(key, [str(tag) for tag in tags])
+            held: Any = client.hmget(key, [str(tag) for tag in tags])
         return [self._delivery(tag, value) for tag, value in zip(tags, held, strict=True) if value is not None]
 
     def _delivery(self, tag: int, held: bytes) -> Delivery:
@@ -262,7 +263,7 @@ class RedisBroker(Broker):
         """See :meth:`Broker.depth`."""
         if not queues:
             return []
-        calls = [
+        calls: list[tuple[str, Sequence[Any], Sequence[Any]]] = [
             ("depth", [self.key("schedule", queue), self.key("consumers", queue), *self.lists(queue)], [])
             for queue in queues
         ]

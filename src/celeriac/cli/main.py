@@ -1,0 +1,42 @@
+"""The ``celeriac`` command: Celery's command line with this package's worker behind ``worker``, and more beside it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from celeriac.cli.dead import dead
+from celeriac.cli.queues import queues
+from celeriac.cli.release import release
+from celeriac.cli.worker import worker
+from celeriac.compat.command_line import celery_group
+from celeriac.errors import CeleriacError
+
+OWN_COMMANDS = (worker, dead, queues, release)
+
+
+def command() -> click.Group:
+    """Celery's command group, with this package's commands in place of or beside its own."""
+    group = celery_group()
+    for own in OWN_COMMANDS:
+        group.add_command(own)
+    return group
+
+
+def main() -> Any:
+    """Entry point of ``celeriac``."""
+    here = str(Path.cwd())
+    if "" not in sys.path and here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        return command()(prog_name="celeriac", auto_envvar_prefix="CELERY")
+    except CeleriacError as error:
+        click.secho(f"Error: {error}", fg="red", err=True)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Everything that knows Celery.  Nothing outside this package imports ``celery`` or ``kombu``."""

@@ -1,0 +1,236 @@
+"""The app: ``celery.Celery`` with Celeriac's send path, result store and worker."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from types import TracebackType
+from typing import Any, TypeVar, cast
+
+import celery
+from celery.utils.functional import maybe_list
+from celery.utils.time import maybe_iso8601
+from kombu.utils.uuid import uuid
+
+from celeriac.compat import connect, sending
+from celeriac.compat.saferepr import quick_repr
+from celeriac.compat.stores import result_class
+
+OMITTED: Any = object()
+
+
+class Celery(celery.Celery):
+    """A Celery app that sends through Celeriac and whose worker is Celeriac's.
+
+    Without a broker it uses the embedded default: the file ``celeriac.sqlite3`` in the current directory, for queue and
+    results, safe for many processes.
+    """
+
+    embedded = True
+    """Whether the embedded default applies.  Not to apps that were upgraded: for them no broker means Celery's default."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.add_defaults(lambda: {"broker_url": connect.EMBEDDED_URL})
+
+    # -- sending ---------------------------------------------------------------------------------------------------
+
+    def send_task(
+        self,
+        name: str,
+        args: Any = None,
+        kwargs: Any = None,
+        countdown: float | None = None,
+        eta: Any = None,
+        task_id: str | None = None,
+        producer: Any = None,
+        connection: Any = None,
+        router: Any = None,
+        result_cls: Any = None,
+        expires: Any = OMITTED,
+        publisher: Any = None,
+        link: Any = None,
+        link_error: Any = None,
+        add_to_parent: bool = True,
+        group_id: str | None = None,
+        group_index: int | None = None,
+        retries: int = 0,
+        chord: Any = None,
+        reply_to: str | None = None,
+        time_limit: Any = OMITTED,
+        soft_time_limit: Any = OMITTED,
+        root_id: str | None = None,
+        parent_id: str | None = None,
+        route_name: str | None = None,
+        shadow: str | None = None,
+        chain: Any = None,
+        task_type: Any = None,
+        replaced_task_nesting: int = 0,
+        **options: Any,
+    ) -> Any:
+        """Send a task by name, as :meth:`celery.Celery.send_task` does, in one round trip.
+
+        Raises:
+            kombu.exceptions.OperationalError: the broker could not be reached, or has no room.
+            kombu.exceptions.EncodeError: the arguments cannot be serialised.
+        """
+        task_id = task_id or uuid()
+        options = self._execution_options(name, task_type, options)
+        time_limit = _given(time_limit, options, "time_limit")
+        soft_time_limit = _given(soft_time_limit, options, "soft_time_limit")
+        expires = _given(expires, options, "expires")
+        ignore_result = options.pop("ignore_result", None)
+        task_type = task_type or self._tasks.get(name)
+        options = (router or self.amqp.router).route(options, route_name or name, args, kwargs, task_type)
+        if expires is not None:
+            options["expiration"] = self._seconds_left(expires)
+        parent = self.current_worker_task
+        if parent:
+            root_id = root_id or parent.request.root_id or parent.request.id
+            parent_id = parent_id or parent.request.id
+            if self.conf.task_inherit_parent_priority:
+                options.setdefault("priority", (parent.request.delivery_info or {}).get("priority"))
+        message = self.amqp.create_task_message(
+            task_id, name, args, kwargs, countdown, eta, group_id, group_index, expires, retries, chord,
+            maybe_list(link), maybe_list(link_error), reply_to or self.thread_oid, time_limit, soft_time_limit,
+            self.conf.task_send_sent_event, root_id, parent_id, shadow, chain, ignore_result=ignore_result,
+            replaced_task_nesting=replaced_task_nesting, **_with_reprs(args, kwargs, options),
+        )  # fmt: skip
+        for stamp in options.pop("stamped_headers", None) or ():
+            options.pop(stamp)
+        if not ignore_result:
+            self.backend.on_task_call(producer, task_id)
+        sending.send(self, name, message, options)
+        result = (result_cls or self.AsyncResult)(task_id)
+        result.ignored = ignore_result
+        if add_to_parent and parent:
+            parent.add_trail(result)
+        return result
+
+    def _execution_options(self, name: str, task_type: Any, options: dict[str, Any]) -> dict[str, Any]:
+        """The task's own options under those of the call, for a task that is sent by name but known here."""
+        known = self._tasks.get(name) if task_type is None else None
+        if known is None or not inspect.ismethod(getattr(known, "_get_exec_options", None)):
+            return options
+        own = {key: value for key, value in known._get_exec_options().items() if value is not None}
+        return {**own, **options}
+
+    def _seconds_left(self, expires: Any) -> float:
+        moment = maybe_iso8601(expires) if isinstance(expires, str) else expires
+        if hasattr(moment, "timestamp"):
+            due = sending.due_at(self, moment)
+            assert due is not None
+            return max(0.0, due - self.now().timestamp())
+        return max(0.0, float(moment))
+
+    def batch(self) -> AbstractContextManager[sending.Batch]:
+        """Send everything that is sent inside the block in one round trip, when the block ends::
+
+            with app.batch():
+                for user in users:
+                    welcome.delay(user.id)
+
+        If the block raises, nothing is sent.  Results can be waited for after the block.
+
+        Raises:
+            kombu.exceptions.OperationalError: on leaving the block; nothing is known to have been sent.
+        """
+        return sending.batch(self)
+
+    def producer_or_acquire(self, producer: Any = None) -> Any:
+        """What Celery's canvas sends a group through: all of it in one round trip."""
+        if producer is not None:
+            return super().producer_or_acquire(producer)
+        return _GroupProducer(self)
+
+    producer_or_connection = producer_or_acquire
+
+    @contextmanager
+    def kombu_producer(self) -> Iterator[Any]:
+        """A producer of kombu's, for what does not go to one queue."""
+        with super().producer_or_acquire() as producer:
+            yield producer
+
+    # -- results and worker ----------------------------------------------------------------------------------------
+
+    def _get_backend(self) -> Any:
+        url = connect.result_url(self)
+        found = result_class(connect.scheme_of(url)) if url else None
+        if found is None:
+            return super()._get_backend()
+        return found(app=self, url=url)
+
+    @property
+    def Worker(self) -> Any:
+        """The worker's class, bound to this app."""
+        from celeriac.compat.worker import Worker
+
+        return self.subclass_with_self(Worker, name="Worker")
+
+
+class _GroupProducer:
+    """Stands for kombu's producer where Celery only holds one: opens a batch while it is held."""
+
+    serializer = None
+    auto_declare = False
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._batch: AbstractContextManager[sending.Batch] | None = None
+
+    @property
+    def connection(self) -> _GroupProducer:
+        return self
+
+    @contextmanager
+    def _reraise_as_library_errors(self) -> Iterator[None]:
+        yield
+
+    def __enter__(self) -> _GroupProducer:
+        self._batch = self._app.batch()
+        self._batch.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        assert self._batch is not None
+        self._batch.__exit__(kind, error, traceback)
+
+
+def _given(value: Any, options: dict[str, Any], name: str) -> Any:
+    """An argument if it was given, else the option of the same name."""
+    fallback = options.pop(name, None)
+    return fallback if value is OMITTED else value
+
+
+def _with_reprs(args: Any, kwargs: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Celery's own representation of arguments is slow; simple ones need not go through it."""
+    if "argsrepr" in options and "kwargsrepr" in options:
+        return options
+    reprs = {"argsrepr": quick_repr(args or ()), "kwargsrepr": quick_repr(kwargs or {})}
+    return {**{name: text for name, text in reprs.items() if text is not None}, **options}
+
+
+App = TypeVar("App", bound=celery.Celery)
+
+
+def upgrade(app: App) -> App:
+    """Give an existing app object Celeriac's send path, result store and worker, in place; return it.
+
+    Raises:
+        TypeError: it is not a Celery app.
+    """
+    instance = app._get_current_object() if hasattr(app, "_get_current_object") else app
+    if not isinstance(instance, celery.Celery):
+        raise TypeError(f"upgrade() takes a celery.Celery app, not {type(app).__name__}")
+    if not isinstance(instance, Celery):
+        kind = type(instance)
+        members = {"embedded": False, "__module__": kind.__module__}
+        bases = (Celery,) if kind is celery.Celery else (Celery, kind)
+        instance.__class__ = type(kind.__name__, bases, members)
+        instance.__dict__.pop("Worker", None)
+        instance._backend_cache = None
+        instance._local.__dict__.pop("backend", None)
+    return cast("App", instance)

@@ -1,0 +1,22 @@
+"""Celery's beat inside the worker (``-B``)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.beat import EmbeddedService
+
+
+class EmbeddedBeat:
+    """Runs the app's beat schedule in a thread."""
+
+    def __init__(self, app: Any, schedule_filename: str | None, scheduler: str | None) -> None:
+        self._service = EmbeddedService(app, thread=True, schedule_filename=schedule_filename, scheduler_cls=scheduler)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._service.start()
+
+    def stop(self) -> None:
+        """End it."""
+        self._service.stop()

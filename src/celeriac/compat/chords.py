@@ -1,0 +1,67 @@
+"""The end of a chord: its members' results go to the callback, or their error to whoever waits."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from celery import states
+from celery.canvas import maybe_signature
+from celery.exceptions import ChordError
+from celery.result import GroupResult, allow_join_result
+
+from celeriac.compat.envelope import encode_json
+from celeriac.outcome import ChordPart
+
+logger = logging.getLogger("celery.backends")
+
+
+def callback_of(chord: Any) -> bytes:
+    """A chord's callback as bytes."""
+    return encode_json(chord).encode()
+
+
+def publish_callback(backend: Any, part: ChordPart, parts: Sequence[bytes]) -> None:
+    """Send a chord's callback with the results of its header, or fail it with the first error among them."""
+    app = backend.app
+    callback = maybe_signature(json.loads(part.callback), app=app)
+    try:
+        results = _results(backend, part.group_id, parts)
+    except ChordError as error:
+        logger.error("Chord %r raised: %r", part.group_id, error)
+        backend.chord_error_from_stack(callback, error)
+        return
+    except Exception as error:
+        logger.exception("Chord %r raised: %r", part.group_id, error)
+        backend.chord_error_from_stack(callback, ChordError(f"Join error: {error!r}"))
+        return
+    try:
+        callback.delay(results)
+    except Exception as error:
+        logger.exception("Chord callback for %r raised: %r", part.group_id, error)
+        backend.chord_error_from_stack(callback, ChordError(f"Callback error: {error!r}"))
+
+
+def _results(backend: Any, group_id: str, parts: Sequence[bytes]) -> list[Any]:
+    """The header's results in order; a header with groups in it has its shape kept in the result store."""
+    header = GroupResult.restore(group_id, backend=backend, app=backend.app)
+    if header is None:
+        return [_unpack(backend, payload) for payload in parts]
+    header.on_ready()
+    join = header.join_native if header.supports_native_join else header.join
+    with allow_join_result():
+        return list(join(timeout=backend.app.conf.result_chord_join_timeout, propagate=True))
+
+
+def _unpack(backend: Any, payload: bytes) -> Any:
+    _, task_id, state, value = backend.decode(payload)
+    if state in states.EXCEPTION_STATES:
+        value = backend.exception_to_python(value)
+    if state in states.PROPAGATE_STATES:
+        error = ChordError(f"Dependency {task_id} raised {value!r}")
+        if isinstance(value, Exception):
+            error.__cause__ = value
+        raise error
+    return value

@@ -1,0 +1,116 @@
+"""Kombu's JSON envelope, as its virtual transports (Redis among them) put it on the wire, and Celery's message inside."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64decode, b64encode
+from binascii import Error as Base64Error
+from typing import Any
+
+from kombu.compression import compress, decompress
+from kombu.serialization import dumps, loads
+from kombu.utils.json import JSONEncoder
+from kombu.utils.uuid import uuid
+
+Envelope = dict[str, Any]
+
+encode_json = JSONEncoder().encode
+"""Kombu's JSON, with one encoder for all calls."""
+
+parse_json = json.JSONDecoder().decode
+
+PLAIN_JSON = "application/json"
+
+
+def encode(
+    body: Any,
+    *,
+    serializer: str,
+    compression: str | None,
+    headers: dict[str, Any],
+    properties: dict[str, Any],
+    exchange: str,
+    routing_key: str,
+) -> bytes:
+    """Serialise, compress and wrap a message's body.
+
+    Raises:
+        kombu.exceptions.EncodeError: the body cannot be serialised.
+    """
+    content_type, content_encoding, payload = serialise(body, serializer)
+    if compression:
+        payload, headers["compression"] = compress(payload, compression)
+    raw = payload.encode() if isinstance(payload, str) else payload
+    properties["delivery_info"] = {"exchange": exchange, "routing_key": routing_key}
+    properties["body_encoding"] = "base64"
+    properties["delivery_tag"] = uuid()
+    envelope = {
+        "body": b64encode(raw).decode(),
+        "content-encoding": content_encoding,
+        "content-type": content_type,
+        "headers": headers,
+        "properties": properties,
+    }
+    return encode_json(envelope).encode()
+
+
+def serialise(body: Any, serializer: str) -> tuple[str, str, str | bytes]:
+    """Content type, content encoding and bytes of a body."""
+    if serializer == "json":
+        try:
+            return PLAIN_JSON, "utf-8", encode_json(body)
+        except (TypeError, ValueError, RecursionError):
+            pass  # kombu's own way raises the error that Celery's users know
+    content_type, content_encoding, payload = dumps(body, serializer)
+    return content_type, content_encoding, payload
+
+
+def decode(raw: bytes) -> Envelope:
+    """Parse an envelope.
+
+    Raises:
+        ValueError: it is not JSON, or not an envelope.
+    """
+    envelope = parse_json(raw.decode())
+    if not isinstance(envelope, dict) or not isinstance(envelope.get("properties"), dict):
+        raise ValueError("not a kombu envelope")
+    return envelope
+
+
+def decode_body(envelope: Envelope, accept: set[str]) -> Any:
+    """The Python value of an envelope's body.
+
+    Raises:
+        kombu.exceptions.ContentDisallowed: a content type that the app does not accept.
+        kombu.exceptions.DecodeError, ValueError: the bytes are not what they claim to be.
+    """
+    body = envelope.get("body") or ""
+    if envelope["properties"].get("body_encoding") == "base64":
+        try:
+            raw = b64decode(body)
+        except Base64Error as error:
+            raise ValueError(f"the body is not base64: {error}") from error
+    else:
+        raw = body.encode() if isinstance(body, str) else body
+    headers = envelope.get("headers")
+    compression = headers.get("compression") if headers else None
+    if compression:
+        raw = decompress(raw, compression)
+    content_type, content_encoding = envelope.get("content-type"), envelope.get("content-encoding")
+    if content_type == PLAIN_JSON and PLAIN_JSON in accept and content_encoding == "utf-8" and b"__type__" not in raw:
+        return parse_json(raw.decode())
+    return loads(raw, content_type, content_encoding, accept=accept)
+
+
+def amend(raw: bytes, **headers: Any) -> bytes:
+    """The same envelope, marked as redelivered and with more headers.  The body stays byte for byte as it was."""
+    envelope = decode(raw)
+    envelope.setdefault("headers", {}).update(headers)
+    envelope["properties"].setdefault("delivery_info", {})["redelivered"] = True
+    return json.dumps(envelope).encode()
+
+
+def priority_of(envelope: Envelope) -> int:
+    """The message's priority; 0 where it does not say."""
+    priority = envelope["properties"].get("priority")
+    return priority if isinstance(priority, int) else 0

@@ -1,0 +1,32 @@
+"""Celery's Redis result store with Celeriac's send path: no subscription per task that is sent, and collected writes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.backends.redis import RedisBackend
+
+from celeriac.compat.collected import collected, collected_part
+
+
+class RedisResults(RedisBackend):
+    """Reads as Celery does; writes what the collector does not take."""
+
+    collects = True
+
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Celery subscribes to the result of every task it sends.  Waiting for it subscribes anyway, and then looks whether it
+        is there already, so nothing is missed by not doing so here.
+        """
+
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
+    ) -> Any:
+        if collected(self, task_id, result, state, traceback, request):
+            return result
+        return super()._store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
+
+    def on_chord_part_return(self, request: Any, state: str, result: Any, propagate: Any = None, **kwargs: Any) -> None:
+        """See Celery's backend."""
+        if not collected_part(self, request, state, result):
+            super().on_chord_part_return(request, state, result, propagate=propagate, **kwargs)

@@ -1,0 +1,493 @@
+"""Runs Celery tasks: the engine's :class:`~celeriac.engine.runner.Runner`.
+
+The plain case (no callbacks, no error) writes its outcome itself.  Everything else is left to Celery's own code with a collector
+open, so that Celery's rules apply and all of its writes become one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Coroutine, Generator, Sequence
+from types import coroutine
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery import signals
+from celery.app.trace import TraceInfo, setup_worker_optimizations, traceback_clear
+from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, Terminated, TimeLimitExceeded
+from celery.utils.saferepr import saferepr
+from kombu.exceptions import ContentDisallowed
+from kombu.serialization import prepare_accept_content
+
+from celeriac.compat import chords, context, followups
+from celeriac.compat.collect import Collector, collecting
+from celeriac.compat.envelope import decode, decode_body, priority_of
+from celeriac.compat.jobs import Plan, Request, TaskJob
+from celeriac.compat.records import PlainRecords
+from celeriac.compat.sending import due_at
+from celeriac.compat.verdicts import (
+    Verdicts,
+    back_to_tail,
+    collected_outcome,
+    format_error,
+    ignores_result,
+    make_request,
+)
+from celeriac.engine.runner import Fate
+from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery, Message
+from celeriac.outcome import DeadReason, Outcome, ReadyChord, State
+from celeriac.pool import Job
+from celeriac.telemetry.bus import Bus
+from celeriac.telemetry.events import TaskDeadLettered, TaskFinished, TaskReceived, TaskStarted
+
+received_log = logging.getLogger("celery.worker.strategy")
+trace_log = logging.getLogger("celery.app.trace")
+
+FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
+STOPPED_STATES = {"RETRY": State.RETRYING, "FAILURE": State.FAILED}
+
+
+class NotATask(ValueError):
+    """A message that is no task message."""
+
+
+class UnknownTask(LookupError):
+    """A message for a task that this worker does not know."""
+
+
+class CeleryRunner:
+    """Decodes, runs and judges the tasks of one app."""
+
+    def __init__(
+        self, app: Any, hostname: str, bus: Bus, *, time_limit: float | None = None,
+        soft_time_limit: float | None = None, max_crashes: int = 3, stores_apart: bool = False,
+    ) -> None:  # fmt: skip
+        """``stores_apart``: broker and results are not written together, so a redelivery may find a final result."""
+        self._app = app
+        self._hostname = hostname
+        self._bus = bus
+        self._limits = (soft_time_limit, time_limit)
+        self._stores_apart = stores_apart
+        self._plans: dict[str, Plan] = {}
+        self._accept = set(prepare_accept_content(app.conf.accept_content))
+        self._inherit_priority = bool(app.conf.task_inherit_parent_priority)
+        self._verdicts = Verdicts(app, hostname, max_crashes)
+        self._revoked: set[str] = set()
+        self._pid = os.getpid()
+        self._records: PlainRecords | None = None
+        self._log_info = trace_log.isEnabledFor(logging.INFO)
+        self._log_received = received_log.isEnabledFor(logging.INFO)
+
+    # -- the slot's life -------------------------------------------------------------------------------------------
+
+    def on_slot_start(self) -> None:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        app = self._app
+        setup_worker_optimizations(app, self._hostname)
+        context.install(app)
+        app.loader.init_worker_process()
+        self._pid = os.getpid()
+        self._records = PlainRecords(app)
+        self._log_info = trace_log.isEnabledFor(logging.INFO)
+        self._log_received = received_log.isEnabledFor(logging.INFO)
+        signals.worker_process_init.send(sender=None)
+
+    def on_slot_stop(self) -> None:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+
+    def on_order(self, order: str, *details: Any) -> None:
+        """A word from the supervisor: ``revoke`` with task ids."""
+        if order == "revoke":
+            self._revoked.update(details[0])
+
+    # -- decode ----------------------------------------------------------------------------------------------------
+
+    def prepare(self, delivery: Delivery) -> Job | Outcome:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        headers: Any = None
+        try:
+            envelope = decode(delivery.raw)
+            headers = envelope.get("headers")
+            if not headers or "task" not in headers:
+                headers = self._first_protocol(envelope)
+            job = self._job(delivery, envelope, headers)
+            if headers.get("eta") is not None:
+                due = due_at(self._app, headers["eta"])
+                if due is not None and due > time.time():
+                    return self._park(job, due)
+        except UnknownTask as error:
+            return self._verdicts.malformed(delivery, DeadReason.UNKNOWN_TASK, error, headers)
+        except Exception as error:
+            readable = headers if isinstance(headers, dict) else None
+            return self._verdicts.malformed(delivery, DeadReason.INVALID, error, readable)
+        if self._log_received:
+            received_log.info("Task %s[%s] received", job.headers.get("shadow") or job.name, job.task_id)
+        if self._bus.listening:
+            self._bus.emit(TaskReceived(job.name, delivery.queue, job.task_id))
+        return job
+
+    def _job(self, delivery: Delivery, envelope: dict[str, Any], headers: dict[str, Any]) -> TaskJob:
+        name = headers["task"]
+        plan = self._plans.get(name)
+        if plan is None:
+            plan = self._plan(name)
+        if not isinstance(headers.get("id"), str):
+            raise NotATask("the message has no task id")
+        return TaskJob(delivery, envelope, headers, plan)
+
+    def _plan(self, name: Any) -> Plan:
+        task = self._app.tasks.get(name) if isinstance(name, str) else None
+        if task is None:
+            raise UnknownTask(f"{name!r} is not a registered task of this worker; is its module imported?")
+        plan = self._plans[name] = Plan(task, *self._limits)
+        return plan
+
+    def _first_protocol(self, envelope: dict[str, Any]) -> dict[str, Any]:
+        """Celery's protocol 1 has everything in the body."""
+        body = decode_body(envelope, self._accept)
+        if not isinstance(body, dict) or "task" not in body:
+            raise NotATask("neither the headers nor the body name a task")
+        envelope["headers"] = headers = dict(envelope.get("headers") or {})
+        names = ("task", "id", "retries", "eta", "expires", "timelimit", "utc")
+        headers.update({name: body[name] for name in names if name in body})
+        headers["group"] = body.get("taskset")
+        headers["root_id"] = body.get("id")
+        return headers
+
+    def _park(self, job: TaskJob, due: float) -> Outcome:
+        """Not due yet: to the broker's schedule, as it is."""
+        message = Message(job.delivery.queue, job.delivery.raw, priority_of(job.envelope), due)
+        return Outcome(job.delivery, State.SNOOZED, publish=(message,))
+
+    def _body(self, job: TaskJob) -> tuple[Any, Any, Any]:
+        body = decode_body(job.envelope, self._accept)
+        if isinstance(body, dict) and "task" in body:
+            args, kwargs, embed = body.get("args"), body.get("kwargs"), body
+        else:
+            if not isinstance(body, (list, tuple)) or len(body) != 3:
+                raise NotATask(f"the body is not (args, kwargs, options) but {type(body).__name__}")
+            args, kwargs, embed = body
+        if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
+            raise NotATask("the arguments are not a list and a mapping")
+        return args, kwargs, embed
+
+    # -- run -------------------------------------------------------------------------------------------------------
+
+    def run(self, job: Any) -> Outcome:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        refusal, request = self._open(job)
+        if refusal is not None or request is None:
+            return refusal  # type: ignore[return-value]
+        plan = job.plan
+        context.task_stack.push(plan.task)
+        plan.task.request_stack.push(request)
+        state, value = "FAILURE", None
+        try:
+            self._before(job, request)
+            value = plan.fun(*request.args, **request.kwargs)
+            outcome, state = self._succeed(job, request, value)
+        except BaseException as error:
+            outcome, state, value = self._stopped(job, request, error)
+        finally:
+            self._after(job, request, state, value)
+            plan.task.request_stack.pop()
+            context.task_stack.pop()
+        return self._finished(job, outcome)
+
+    async def run_async(self, job: Any) -> Outcome:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        refusal, request = self._open(job)
+        if refusal is not None or request is None:
+            return refusal  # type: ignore[return-value]
+        plan = job.plan
+        context.task_stack.push(plan.task)
+        plan.task.request_stack.push(request)
+        state, value = "FAILURE", None
+        try:
+            self._before(job, request)
+            value = await interruptible(plan.fun(*request.args, **request.kwargs), job)
+            outcome, state = self._succeed(job, request, value)
+        except BaseException as error:
+            outcome, state, value = self._stopped(job, request, error)
+        finally:
+            self._after(job, request, state, value)
+            plan.task.request_stack.pop()
+            context.task_stack.pop()
+        return self._finished(job, outcome)
+
+    def _open(self, job: TaskJob) -> tuple[Outcome | None, Request | None]:
+        """Decode the arguments and see whether the task is still to run."""
+        try:
+            args, kwargs, embed = self._body(job)
+            expired = self._expired(job)
+        except Exception as error:
+            if isinstance(error, ContentDisallowed):
+                error = ContentDisallowed(f"{error} (add it to accept_content if the senders are trusted)")
+            return self._verdicts.malformed(job.delivery, DeadReason.INVALID, error, job.headers), None
+        if expired or job.task_id in self._revoked:
+            why = "expired" if expired else "revoked"
+            return self._verdicts.revoked(job, why, terminated=False, signum=None, expired=expired), None
+        request = make_request(job, args, kwargs, embed, self._hostname)
+        if self._stores_apart and self._redelivered(job):
+            return self._settled_before(job, request), request
+        return None, request
+
+    def _expired(self, job: TaskJob) -> bool:
+        expires = job.headers.get("expires")
+        moment = due_at(self._app, expires) if expires is not None else None
+        return moment is not None and time.time() > moment
+
+    @staticmethod
+    def _redelivered(job: TaskJob) -> bool:
+        info = job.envelope["properties"].get("delivery_info")
+        return bool((info and info.get("redelivered")) or job.headers.get(CRASHES_HEADER))
+
+    def _settled_before(self, job: TaskJob, request: Request) -> Outcome | None:
+        """A redelivery whose final result is stored already: what follows it may not be sent yet, so that is done, and the body
+        is not run.
+        """
+        task = job.plan.task
+        if ignores_result(job.plan, request):
+            return None
+        meta = task.backend.get_task_meta(job.task_id, cache=False)
+        if meta["status"] not in FINAL:
+            return None
+        with collecting(Collector()) as collector:
+            if meta["status"] == "SUCCESS":
+                followups.dispatch(self._app, meta["result"], request, inherit_priority=self._inherit_priority)
+                if request.chord:
+                    task.backend.on_chord_part_return(request, "SUCCESS", meta["result"])
+            else:
+                task.backend.mark_as_failure(
+                    job.task_id, meta["result"], meta.get("traceback"), request=request, store_result=False
+                )
+        return collected_outcome(Outcome(job.delivery, State.IGNORED), collector)
+
+    def _before(self, job: TaskJob, request: Request) -> None:
+        plan = job.plan
+        if self._bus.listening:
+            self._announce_start(job)
+        if signals.task_prerun.receivers:
+            signals.task_prerun.send(
+                sender=plan.task, task_id=job.task_id, task=plan.task, args=request.args, kwargs=request.kwargs
+            )
+        if plan.track_started and not ignores_result(plan, request):
+            started = {"pid": self._pid, "hostname": self._hostname}
+            plan.task.backend.store_result(job.task_id, started, "STARTED", request=request)
+        if self._log_info or self._bus.listening:
+            job.started_at = time.monotonic()
+        if plan.before_start is not None:
+            plan.before_start(job.task_id, request.args, request.kwargs)
+
+    def _announce_start(self, job: TaskJob) -> None:
+        now = time.time()
+        sent = job.headers.get(SENT_HEADER)
+        if isinstance(sent, (int, float)):
+            eta = job.headers.get("eta")
+            job.waited = now - max(sent, due_at(self._app, eta) or 0.0) if eta else now - sent
+        retries, crashes = job.headers.get("retries") or 0, job.headers.get(CRASHES_HEADER) or 0
+        self._bus.emit(TaskStarted(job.name, job.delivery.queue, job.task_id, now, job.waited, retries, crashes))
+
+    # -- success ---------------------------------------------------------------------------------------------------
+
+    def _succeed(self, job: TaskJob, request: Request, value: Any) -> tuple[Outcome, str]:
+        outcome = self._success(job, request, value)
+        plan = job.plan
+        if plan.on_success is not None:
+            try:
+                plan.on_success(value, job.task_id, request.args, request.kwargs)
+            except Exception:
+                trace_log.exception("Task %s[%s] on_success handler raised", job.name, job.task_id)
+        if signals.task_success.receivers:
+            signals.task_success.send(sender=plan.task, result=value, runtime=time.monotonic() - job.started_at)
+        if self._log_info:
+            self._log_success(job, request, value)
+        return outcome, "SUCCESS"
+
+    def _success(self, job: TaskJob, request: Request, value: Any) -> Outcome:
+        own = request.__dict__
+        plain = not (own.get("callbacks") or own.get("chain") or own.get("chord") or own.get("held"))
+        guarded = self._redelivered(job)
+        if plain:
+            if ignores_result(job.plan, request):
+                return Outcome(job.delivery, State.SUCCEEDED)
+            assert self._records is not None
+            record = self._records.encode(job.task_id, value, request)
+            if record is not None:
+                return Outcome(job.delivery, State.SUCCEEDED, (record,), guarded=guarded)
+        with collecting(Collector()) as collector:
+            followups.dispatch(self._app, value, request, inherit_priority=self._inherit_priority)
+            publish_result = not ignores_result(job.plan, request)
+            job.plan.task.backend.mark_as_done(job.task_id, value, request, publish_result)
+        outcome = Outcome(job.delivery, State.SUCCEEDED, publish=held(request), guarded=guarded)
+        return collected_outcome(outcome, collector)
+
+    def _log_success(self, job: TaskJob, request: Request, value: Any) -> None:
+        runtime = time.monotonic() - job.started_at
+        text = saferepr(value, job.plan.task.resultrepr_maxsize)
+        data = {
+            "id": job.task_id,
+            "name": request.shadow or job.name,
+            "return_value": text,
+            "runtime": runtime,
+            "args": job.headers.get("argsrepr"),
+            "kwargs": job.headers.get("kwargsrepr"),
+        }
+        trace_log.info("Task %(name)s[%(id)s] succeeded in %(runtime)ss: %(return_value)s", data, extra={"data": data})
+
+    # -- anything else ---------------------------------------------------------------------------------------------
+
+    def _stopped(self, job: TaskJob, request: Request, error: BaseException) -> tuple[Outcome, str, Any]:
+        """A body that raised.  The outcome, Celery's name of the state, and the value for its handlers."""
+        if job.interrupted is not None and isinstance(error, asyncio.CancelledError):
+            error = job.interrupted
+        if isinstance(error, Terminated):
+            return (
+                self._verdicts.revoked(job, "terminated", terminated=True, signum=None, expired=False),
+                "REVOKED",
+                error,
+            )
+        try:
+            with collecting(Collector()) as collector:
+                outcome, state = self._judged(job, request, error)
+            outcome = collected_outcome(outcome, collector)
+            traceback_clear(error)
+        except Exception as bug:
+            trace_log.exception("Task %s[%s]: recording its failure failed", job.name, job.task_id)
+            letter = self._verdicts.dead(DeadReason.FAILED, bug, headers=job.headers, trace=format_error(bug))
+            outcome, state = Outcome(job.delivery, State.FAILED, dead=letter), "FAILURE"
+        return outcome, state, error
+
+    def _judged(self, job: TaskJob, request: Request, error: BaseException) -> tuple[Outcome, str]:
+        delivery, task = job.delivery, job.plan.task
+        if isinstance(error, Reject):
+            return self._rejected(job, request, error)
+        if isinstance(error, Ignore):
+            TraceInfo("IGNORED", error).handle_ignore(task, request)
+            return Outcome(delivery, State.IGNORED, publish=held(request)), "IGNORED"
+        if isinstance(error, Retry):
+            TraceInfo("RETRY", error).handle_error_state(task, request, call_errbacks=False)
+            return Outcome(delivery, State.RETRYING, publish=held(request)), "RETRY"
+        trace = format_error(error)
+        TraceInfo("FAILURE", error).handle_error_state(task, request)
+        outcome = Outcome(delivery, State.FAILED, publish=held(request), guarded=self._redelivered(job))
+        if job.plan.late and task.acks_on_failure_or_timeout is False:
+            return outcome._replace(dead=None), "FAILURE"
+        if task.throws and isinstance(error, task.throws):
+            return outcome, "FAILURE"
+        reason = DeadReason.INVALID if _wrong_arguments(error) else DeadReason.FAILED
+        return outcome._replace(dead=self._verdicts.dead(reason, error, headers=job.headers, trace=trace)), "FAILURE"
+
+    def _rejected(self, job: TaskJob, request: Request, error: Reject) -> tuple[Outcome, str]:
+        task = job.plan.task
+        TraceInfo("REJECTED", error).handle_reject(task, request)
+        if error.requeue:
+            return back_to_tail(job), "REJECTED"
+        store = job.plan.store_errors or not ignores_result(job.plan, request)
+        task.backend.mark_as_failure(job.task_id, error, request=request, store_result=store)
+        signals.task_failure.send(
+            sender=task, task_id=job.task_id, exception=error, args=request.args, kwargs=request.kwargs,
+            traceback=error.__traceback__, einfo=ExceptionInfo(),
+        )  # fmt: skip
+        cause = error.reason if isinstance(error.reason, BaseException) else error
+        letter = self._verdicts.dead(DeadReason.REJECTED, cause, headers=job.headers)
+        return Outcome(job.delivery, State.FAILED, publish=held(request), dead=letter), "REJECTED"
+
+    def _after(self, job: TaskJob, request: Request, state: str, value: Any) -> None:
+        """Handlers that run whatever came of the body; their errors are their own."""
+        plan = job.plan
+        try:
+            if plan.after_return is not None and state in FINAL:
+                plan.after_return(state, value, job.task_id, request.args, request.kwargs, None)
+        except Exception:
+            trace_log.exception("Task %s[%s] after_return handler raised", job.name, job.task_id)
+        if signals.task_postrun.receivers:
+            signals.task_postrun.send(
+                sender=plan.task, task_id=job.task_id, task=plan.task, args=request.args, kwargs=request.kwargs,
+                retval=value, state=state,
+            )  # fmt: skip
+
+    def _finished(self, job: TaskJob, outcome: Outcome) -> Outcome:
+        if self._bus.listening:
+            ran = time.monotonic() - job.started_at if job.started_at else None
+            retries, crashes = job.headers.get("retries") or 0, job.headers.get(CRASHES_HEADER) or 0
+            dead = outcome.dead
+            exception = dead.error.partition(":")[0] if dead else ""
+            queue = job.delivery.queue
+            self._bus.emit(
+                TaskFinished(
+                    job.name, queue, job.task_id, outcome.state.value, time.time(), ran, job.waited, retries, crashes,
+                    exception,
+                )
+            )  # fmt: skip
+            if dead:
+                self._bus.emit(
+                    TaskDeadLettered(job.name, queue, job.task_id, dead.reason, dead.error, retries, crashes)
+                )
+        return outcome
+
+    # -- the rest of the contract ----------------------------------------------------------------------------------
+
+    def complete_chord(self, chord: ReadyChord, parts: Sequence[bytes]) -> Outcome:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        with collecting(Collector()) as collector:
+            chords.publish_callback(self._app.backend, chord.part, parts)
+        outcome = chord.outcome._replace(
+            chord_parts=(), results=(), chords_done=(*chord.outcome.chords_done, chord.part.group_id)
+        )
+        return collected_outcome(outcome, collector)
+
+    def recover(self, delivery: Delivery, fate: Fate, detail: str) -> Outcome:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        job = self.prepare(delivery)
+        if isinstance(job, Outcome):
+            return job
+        assert isinstance(job, TaskJob)
+        outcome = self._verdicts.recover(job, fate, detail)
+        return self._finished(job, outcome)
+
+    def unsettleable(self, outcome: Outcome, error: Exception) -> Outcome:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        return self._verdicts.unsettleable(outcome, error)
+
+    def interruption(self, job: Job, reason: str, limit: float) -> BaseException:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        if reason == "soft":
+            trace_log.warning("Soft time limit (%gs) exceeded for %s", limit, job.name)
+            return SoftTimeLimitExceeded(limit)
+        return TimeLimitExceeded(limit) if reason == "hard" else Terminated(limit)
+
+
+def held(request: Request) -> tuple[Message, ...]:
+    """Messages with the running task's own id that its body sent (its retry, or what it is replaced by): they wait for the
+    outcome, so that they and the acknowledgement are one write.
+    """
+    return tuple(request.__dict__.get("held") or ())
+
+
+def _wrong_arguments(error: BaseException) -> bool:
+    """Whether a call did not get as far as the body: a ``TypeError`` raised with no frame of the task on the way."""
+    return isinstance(error, TypeError) and error.__traceback__ is not None and error.__traceback__.tb_next is None
+
+
+@coroutine
+def interruptible(body: Coroutine[Any, Any, Any], job: TaskJob) -> Generator[Any, Any, Any]:
+    """Await a body; if it is cancelled because of a time limit it sees that limit's exception instead."""
+    value: Any = None
+    error: BaseException | None = None
+    while True:
+        try:
+            future = body.send(value) if error is None else body.throw(error)
+        except StopIteration as stop:
+            return stop.value
+        value = error = None
+        try:
+            value = yield future
+        except asyncio.CancelledError as cancelled:
+            error = job.interrupted or cancelled
+        except BaseException as other:
+            error = other

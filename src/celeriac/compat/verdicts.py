@@ -1,0 +1,257 @@
+"""Outcomes of deliveries that did not run to their end: bad input, lost processes, limits, refusals of the store."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from typing import Any
+
+from billiard.einfo import ExceptionInfo
+from celery import signals
+from celery.exceptions import TimeLimitExceeded, WorkerLostError
+from kombu.serialization import prepare_accept_content
+
+from celeriac.compat.collect import Collector, collecting
+from celeriac.compat.envelope import amend, decode, decode_body, priority_of
+from celeriac.compat.jobs import Request, TaskJob, has_own
+from celeriac.engine.runner import Fate
+from celeriac.message import CRASHES_HEADER, Delivery, Message
+from celeriac.outcome import DeadLetter, DeadReason, Outcome, State
+
+logger = logging.getLogger("celery.worker.request")
+
+LONGEST_ERROR = 2_000
+"""Characters of an error's text kept in a dead letter."""
+LONGEST_TRACEBACK = 20_000
+
+
+def one_line(error: BaseException) -> str:
+    """An exception as one line of bounded length, whatever its ``__str__`` does."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "<unprintable>"
+    return f"{type(error).__name__}: {text}".replace("\n", " ")[:LONGEST_ERROR]
+
+
+class Verdicts:
+    """Judges for one worker."""
+
+    def __init__(self, app: Any, hostname: str, max_crashes: int) -> None:
+        self._app = app
+        self._hostname = hostname
+        self._max_crashes = max_crashes
+
+    # -- dead letters ----------------------------------------------------------------------------------------------
+
+    def dead(
+        self, reason: DeadReason, error: BaseException, *, task: str = "", task_id: str = "",
+        headers: dict[str, Any] | None = None, trace: str = "",
+    ) -> DeadLetter:  # fmt: skip
+        """A dead letter for an error."""
+        headers = headers or {}
+        return DeadLetter(
+            reason=reason.value,
+            error=one_line(error),
+            task=task or str(headers.get("task") or ""),
+            task_id=task_id or str(headers.get("id") or ""),
+            traceback=trace[-LONGEST_TRACEBACK:],
+            attempts=whole(headers.get("retries")),
+            crashes=whole(headers.get(CRASHES_HEADER)),
+            worker=self._hostname,
+            at=time.time(),
+        )
+
+    def malformed(
+        self, delivery: Delivery, reason: DeadReason, error: BaseException, headers: dict[str, Any] | None = None
+    ) -> Outcome:
+        """A message that cannot be run: kept with its reason, and its sender told where it can be."""
+        logger.error("Message dead-lettered (%s): %s", reason.value, one_line(error))
+        letter = self.dead(reason, error, headers=headers)
+        outcome = Outcome(delivery, State.FAILED, dead=letter)
+        task_id = letter.task_id
+        if not task_id or not isinstance(headers, dict) or headers.get("ignore_result"):
+            return outcome
+        with collecting(Collector()) as collector:
+            try:
+                request = Request({"id": task_id, "delivery_info": {}, "task": letter.task})
+                self._app.backend.mark_as_failure(task_id, error, request=request)
+            except Exception:
+                logger.exception("The failure of %s could not be recorded", task_id)
+        return collected_outcome(outcome, collector)
+
+    def unsettleable(self, outcome: Outcome, error: Exception) -> Outcome:
+        """An outcome that the store refuses: the message is dead-lettered, and nothing else of it is written."""
+        logger.error("The outcome of a task could not be stored (%s); dead-lettering its message", error)
+        headers = headers_of(outcome.delivery.raw)
+        letter = self.dead(DeadReason.FAILED, error, headers=headers)
+        return Outcome(outcome.delivery, State.FAILED, dead=letter)
+
+    # -- owners that are gone --------------------------------------------------------------------------------------
+
+    def recover(self, job: TaskJob, fate: Fate, detail: str) -> Outcome:
+        """What becomes of a task whose process is gone."""
+        if fate is Fate.TERMINATED:
+            return self._revoked(job, detail)
+        if fate is Fate.TIME_LIMIT:
+            return self._timed_out(job, detail)
+        late = job.plan.late and job.plan.task.reject_on_worker_lost is not False
+        if late and fate is Fate.SHUTDOWN:
+            return Outcome(job.delivery, State.INTERRUPTED, requeue=amend(job.delivery.raw))
+        crashes = whole(job.headers.get(CRASHES_HEADER)) + 1
+        job.headers[CRASHES_HEADER] = crashes
+        if late and crashes <= self._max_crashes:
+            logger.warning("%s[%s] goes back to its queue: its process died (%d)", job.name, job.task_id, crashes)
+            raw = amend(job.delivery.raw, **{CRASHES_HEADER: crashes})
+            return Outcome(job.delivery, State.INTERRUPTED, requeue=raw)
+        reason = DeadReason.POISON if late else DeadReason.LOST
+        return self._failed(job, WorkerLostError(self._lost_text(job, fate, crashes, late=late)), reason)
+
+    @staticmethod
+    def _lost_text(job: TaskJob, fate: Fate, crashes: int, *, late: bool) -> str:
+        if late:
+            return f"{job.name} killed its worker process {crashes} times"
+        what = {
+            Fate.SILENT: "its node stopped answering; it may have run",
+            Fate.SHUTDOWN: "it was still running at a cold shutdown",
+        }.get(fate, "its worker process died while it ran")
+        return f"{job.name} was acknowledged early and is not started again: {what}"
+
+    def _timed_out(self, job: TaskJob, detail: str) -> Outcome:
+        error = TimeLimitExceeded(float(detail) if detail else job.hard_limit)
+        logger.error("Hard time limit (%ss) exceeded for %s[%s]", detail, job.name, job.task_id)
+        task = job.plan.task
+        if job.plan.late and task.acks_on_failure_or_timeout is False:
+            return Outcome(job.delivery, State.INTERRUPTED, requeue=amend(job.delivery.raw))
+        return self._failed(job, error, DeadReason.TIME_LIMIT)
+
+    def _failed(self, job: TaskJob, error: Exception, reason: DeadReason) -> Outcome:
+        """Record a failure on behalf of a task that cannot do it itself, with its handlers and error callbacks."""
+        logger.error("%s[%s]: %s", job.name, job.task_id, one_line(error))
+        letter = self.dead(reason, error, headers=job.headers)
+        with collecting(Collector()) as collector:
+            try:
+                self._announce_failure(job, error)
+            except Exception:
+                logger.exception("The failure of %s[%s] could not be recorded in full", job.name, job.task_id)
+        return collected_outcome(Outcome(job.delivery, State.FAILED, dead=letter, guarded=True), collector)
+
+    def _announce_failure(self, job: TaskJob, error: Exception) -> None:
+        request = self.request_of(job)
+        task = job.plan.task
+        try:
+            raise error
+        except type(error):
+            einfo = ExceptionInfo()
+        store = job.plan.store_errors or not ignores_result(job.plan, request)
+        task.backend.mark_as_failure(job.task_id, error, einfo.traceback, request=request, store_result=store)
+        task.on_failure(error, job.task_id, request.args, request.kwargs, einfo)
+        if has_own(task, "after_return"):
+            task.after_return("FAILURE", error, job.task_id, request.args, request.kwargs, None)
+        signals.task_failure.send(
+            sender=task, task_id=job.task_id, exception=error, args=request.args, kwargs=request.kwargs,
+            traceback=error.__traceback__, einfo=einfo,
+        )  # fmt: skip
+
+    def _revoked(self, job: TaskJob, detail: str) -> Outcome:
+        return self.revoked(job, detail or "terminated", terminated=True, signum=detail, expired=False)
+
+    def revoked(self, job: TaskJob, why: str, *, terminated: bool, signum: str | None, expired: bool) -> Outcome:
+        """A task that is not to run, or not any more."""
+        request = self.request_of(job)
+        with collecting(Collector()) as collector:
+            store = not ignores_result(job.plan, request)
+            reason = "expired" if expired else "terminated" if terminated else "revoked"
+            job.plan.task.backend.mark_as_revoked(job.task_id, reason, request=request, store_result=store)
+        signals.task_revoked.send(
+            sender=job.plan.task, request=request, terminated=terminated, signum=signum, expired=expired
+        )
+        logger.info("Discarding %s task: %s[%s]", why, job.name, job.task_id)
+        return collected_outcome(Outcome(job.delivery, State.EXPIRED if expired else State.REVOKED), collector)
+
+    def request_of(self, job: TaskJob) -> Request:
+        """The request context of a task that does not run, as far as its message can be read."""
+        try:
+            body = decode_body(job.envelope, self._app_accept())
+            args, kwargs, embed = (
+                body if isinstance(body, (list, tuple)) else (body.get("args"), body.get("kwargs"), body)
+            )
+        except Exception:
+            args, kwargs, embed = (), {}, {}
+        return make_request(job, args, kwargs, embed, self._hostname)
+
+    def _app_accept(self) -> set[str]:
+        return set(prepare_accept_content(self._app.conf.accept_content))
+
+
+def make_request(job: TaskJob, args: Any, kwargs: Any, embed: dict[str, Any] | None, hostname: str) -> Request:
+    """Celery's request context for a job.  Made by hand because Celery's own way takes longer than many a task."""
+    properties = job.envelope["properties"]
+    info = properties.get("delivery_info") or {}
+    request = Request.__new__(Request)
+    own = request.__dict__
+    own.update(job.headers)
+    own.update(
+        properties=properties,
+        reply_to=properties.get("reply_to"),
+        correlation_id=properties.get("correlation_id"),
+        hostname=hostname,
+        delivery_info={
+            "exchange": info.get("exchange"),
+            "routing_key": info.get("routing_key"),
+            "priority": properties.get("priority"),
+            "redelivered": info.get("redelivered", False),
+        },
+        args=args,
+        kwargs=kwargs,
+        is_eager=False,
+        called_directly=False,
+    )
+    if embed:
+        own.update(callbacks=embed.get("callbacks"), errbacks=embed.get("errbacks"),
+                   chain=embed.get("chain"), chord=embed.get("chord"))  # fmt: skip
+    limits = own.get("timelimit")
+    if isinstance(limits, (list, tuple)) and len(limits) > 1:
+        own["time_limit"], own["soft_time_limit"] = limits[0], limits[1]
+    return request
+
+
+def ignores_result(plan: Any, request: Request) -> bool:
+    """Whether this run's result is not kept: the message decides, else the task."""
+    asked = request.__dict__.get("ignore_result")
+    return plan.ignore_result if asked is None else bool(asked)
+
+
+def collected_outcome(outcome: Outcome, collector: Collector) -> Outcome:
+    """An outcome with what was collected for it."""
+    return outcome._replace(
+        results=outcome.results + tuple(collector.results),
+        publish=outcome.publish + tuple(collector.publish),
+        chord_parts=outcome.chord_parts + tuple(collector.chord_parts),
+    )
+
+
+def back_to_tail(job: TaskJob) -> Outcome:
+    """A message that asked to be queued again (``Reject(requeue=True)``): to the tail, as in Celery."""
+    message = Message(job.delivery.queue, amend(job.delivery.raw), priority_of(job.envelope))
+    return Outcome(job.delivery, State.INTERRUPTED, publish=(message,))
+
+
+def headers_of(raw: bytes) -> dict[str, Any]:
+    """A message's headers as far as it can be read."""
+    try:
+        headers = decode(raw).get("headers")
+    except ValueError:
+        return {}
+    return headers if isinstance(headers, dict) else {}
+
+
+def whole(value: Any) -> int:
+    """A whole number from a header that anybody may have written."""
+    return value if isinstance(value, int) else 0
+
+
+def format_error(error: BaseException) -> str:
+    """A traceback, as text."""
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))

@@ -1,0 +1,213 @@
+"""The worker of an app: Celery's ``Worker`` to its callers, the engine's supervisor inside."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+from typing import Any
+
+from celery import signals
+from celery.app.trace import setup_worker_optimizations
+from celery.exceptions import ImproperlyConfigured
+from celery.platforms import EX_FAILURE, EX_OK, check_privileges, create_pidlock, set_mp_process_title, strargv
+from celery.utils.imports import qualname
+from celery.utils.log import mlevel
+from celery.utils.nodenames import default_nodename, worker_direct
+from celery.utils.text import str_to_list
+from kombu.utils.encoding import safe_str
+
+from celeriac.compat import connect
+from celeriac.compat.banner import banner
+from celeriac.compat.endpoint import ReportingEndpoint
+from celeriac.compat.options import WorkerOptions, worker_options
+from celeriac.compat.runner import CeleryRunner
+from celeriac.compat.stop_signals import install_stop_signals
+from celeriac.engine.forkserver import ForkServer
+from celeriac.engine.launcher import Launcher, SoloLauncher
+from celeriac.engine.slot import Node
+from celeriac.engine.supervisor import Shutdown, Supervisor
+from celeriac.errors import CeleriacError
+from celeriac.telemetry.bus import bus
+
+logger = logging.getLogger("celery.worker")
+
+
+class Worker:
+    """One worker node.
+
+    Takes the keyword arguments of :class:`celery.apps.worker.Worker`, and ``http_port`` and ``http_host``.
+    """
+
+    app: Any = None
+
+    def __init__(self, app: Any = None, hostname: str | None = None, **kwargs: Any) -> None:
+        """Load the app's tasks and configuration; nothing is started yet.
+
+        Raises:
+            celery.exceptions.ImproperlyConfigured: a queue that does not exist.
+            ConfigurationError: an option that cannot work.
+        """
+        self.app = app = app or self.app
+        self.hostname = default_nodename(hostname)
+        self.exitcode: int | None = None
+        self.quiet = bool(kwargs.get("quiet"))
+        app.loader.init_worker()
+        setup_worker_optimizations(app, self.hostname)
+        signals.celeryd_init.send(sender=self.hostname, instance=self, conf=app.conf, options=kwargs)
+        check_privileges(app.conf.accept_content)
+        self.loglevel = mlevel(kwargs.get("loglevel") or "WARNING")
+        self.logfile = kwargs.get("logfile")
+        self._purge = bool(kwargs.get("purge"))
+        self._no_color = kwargs.get("no_color")
+        self._pidfile = kwargs.get("pidfile")
+        self._select_queues(kwargs.get("queues"), kwargs.get("exclude_queues"))
+        self._include(str_to_list(kwargs.get("include")))
+        self.options: WorkerOptions = worker_options(app, self.hostname, kwargs)
+        self.supervisor: Supervisor | None = None
+        signals.worker_init.send(sender=self)
+        self._custom_logging = app.log.setup(
+            self.loglevel, self.logfile, redirect_stdouts=False,
+            colorize=None if self._no_color is None else not self._no_color, hostname=self.hostname,
+        )  # fmt: skip
+        setup_worker_optimizations(app, self.hostname)
+
+    @property
+    def concurrency(self) -> int:
+        """Tasks that run at once."""
+        return self.options.engine.concurrency
+
+    def _select_queues(self, include: Any, exclude: Any) -> None:
+        queues = self.app.amqp.queues
+        try:
+            queues.select(str_to_list(include))
+            queues.deselect(str_to_list(exclude))
+        except KeyError as error:
+            known = ", ".join(sorted(queues)) or "none"
+            raise ImproperlyConfigured(f"Queue {error} is not in task_queues, which has: {known}") from error
+        if self.app.conf.worker_direct:
+            queues.select_add(worker_direct(self.hostname))
+
+    def _include(self, modules: list[str] | None) -> None:
+        for module in modules or ():
+            self.app.loader.import_task_module(module)
+        if modules:
+            self.app.conf.include = tuple({*self.app.conf.include, *modules})
+
+    # -- the worker's life -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Run until stopped; :attr:`exitcode` tells how it ended."""
+        lock = create_pidlock(self._pidfile) if self._pidfile else None
+        try:
+            self.exitcode = self._run()
+        except (CeleriacError, ImproperlyConfigured) as error:
+            logger.critical("%s", error)
+            self.exitcode = EX_FAILURE
+        except Exception as error:
+            logger.critical("Unrecoverable error: %r", error, exc_info=True)
+            self.exitcode = EX_FAILURE
+        finally:
+            if lock is not None:
+                lock.release()
+
+    def _run(self) -> int:
+        app = self.app
+        signals.celeryd_after_setup.send(sender=self.hostname, instance=self, conf=app.conf)
+        runner = CeleryRunner(
+            app, self.hostname, bus,
+            time_limit=self.options.time_limit, soft_time_limit=self.options.soft_time_limit,
+            max_crashes=self.options.engine.max_crashes, stores_apart=self._stores_apart(),
+        )  # fmt: skip
+        node = Node(
+            self.options.engine, lambda: connect.open_broker(app), lambda: connect.open_backend(app), runner, bus
+        )
+        self._check_broker()
+        if not self.quiet:
+            print(safe_str(banner(self)), file=sys.__stdout__, flush=True)
+        set_mp_process_title("celeriac", info=f"-active- ({strargv(sys.argv)})", hostname=self.hostname)
+        if not self._custom_logging and app.conf.worker_redirect_stdouts:
+            app.log.redirect_stdouts(app.conf.worker_redirect_stdouts_level)
+        return self._supervise(node)
+
+    def _stores_apart(self) -> bool:
+        broker, backend = connect.open_broker(self.app), connect.open_backend(self.app)
+        return backend is None or not broker.shares_store(backend)
+
+    def _check_broker(self) -> None:
+        """Fail now, with a word of explanation, rather than in each slot."""
+        broker = connect.open_broker(self.app)
+        try:
+            broker.ping()
+            if self._purge:
+                count = sum(broker.purge(queue) for queue in self.options.engine.queues)
+                print(f"purge: erased {count} messages\n", flush=True)
+        except CeleriacError as error:
+            if not self.app.conf.broker_connection_retry_on_startup:
+                logger.warning("%s. The worker starts and waits for it", error)
+            else:
+                logger.warning("%s. Trying again until it is there", error)
+        finally:
+            broker.close()
+
+    def _supervise(self, node: Node) -> int:
+        solo = node.settings.pool == "solo"
+        launcher: Launcher = SoloLauncher(node) if solo else ForkServer(node)
+        supervisor = self.supervisor = Supervisor(node, launcher, report=self.options.http_port is not None)
+        supervisor.on_ready = self._on_ready
+        endpoint = ReportingEndpoint(self, supervisor) if self.options.http_port is not None else None
+        install_stop_signals(self)
+        extras = self._extras()
+        try:
+            if endpoint is not None:
+                endpoint.start()
+            for extra in extras:
+                extra.start()
+            code = self._serve_solo(launcher) if isinstance(launcher, SoloLauncher) else supervisor.run()
+        finally:
+            for extra in extras:
+                extra.stop()
+            if endpoint is not None:
+                endpoint.stop()
+            self.app.loader.shutdown_worker()
+            signals.worker_shutdown.send(sender=self)
+        return code
+
+    def _serve_solo(self, launcher: SoloLauncher) -> int:
+        """Tasks run in this thread, and the supervisor in another."""
+        assert self.supervisor is not None
+        thread = threading.Thread(target=self.supervisor.run, name="celeriac-supervisor", daemon=True)
+        thread.start()
+        launcher.serve()
+        thread.join()
+        return EX_OK
+
+    def _extras(self) -> list[Any]:
+        """Services beside the engine: remote control and an embedded beat."""
+        from celeriac.compat.beat import EmbeddedBeat
+        from celeriac.compat.control import RemoteControl
+
+        extras: list[Any] = []
+        if self.app.conf.worker_enable_remote_control:
+            extras.append(RemoteControl(self))
+        if self.options.beat:
+            extras.append(EmbeddedBeat(self.app, self.options.schedule_filename, self.options.scheduler))
+        return extras
+
+    def _on_ready(self) -> None:
+        signals.worker_ready.send(sender=self)
+        logger.info("%s ready.", self.hostname)
+
+    def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:
+        """Warm shutdown: running tasks finish."""
+        if self.supervisor is not None:
+            self.supervisor.stop(Shutdown.WARM)
+
+    def terminate(self, in_sighandler: bool = False) -> None:
+        """Cold shutdown: running tasks are killed; those acknowledged late go back to their queues."""
+        if self.supervisor is not None:
+            self.supervisor.stop(Shutdown.COLD)
+
+    def __repr__(self) -> str:
+        return f"<{qualname(self)}: {self.hostname} ({os.getpid()})>"
