@@ -1,0 +1,1 @@
+"""Benchmarks: Celeriac against Celery, against its peers, and against the limit.  See README.md."""

@@ -1,0 +1,58 @@
+"""What is to be measured, and how thoroughly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+
+class Case(NamedTuple):
+    """One measurement to make."""
+
+    measure: str
+    system: str
+    results: bool = False
+    """Whether results are stored."""
+    rtt: float = 0.0
+    """Added round-trip time, in milliseconds."""
+
+    @property
+    def conditions(self) -> str:
+        """For people: under which conditions."""
+        return f"results {'on' if self.results else 'off'}, {self.rtt:g} ms"
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long and how often.  Times are in seconds."""
+
+    repeats: int = 3
+    drain_seconds: float = 8.0
+    """How long a drain should take: the number of messages follows from it."""
+    send_seconds: float = 4.0
+    steady_seconds: float = 20.0
+    steady_rate: float = 50.0
+    """Messages per second."""
+    cpu_tasks: int = 1600
+    """Of 10 ms each, for two slots."""
+    slow_seconds: float = 10.0
+    short_tasks: int = 1000
+    backlog: int = 1_000_000
+    """Messages for the rows on memory."""
+    idle_seconds: float = 10.0
+    sizes: dict[Case, int] = field(default_factory=dict)
+    """Messages per drain, as learned from earlier ones."""
+
+
+QUICK = Effort(
+    repeats=1,
+    drain_seconds=2.0,
+    send_seconds=1.0,
+    steady_seconds=4.0,
+    cpu_tasks=400,
+    slow_seconds=4.0,
+    short_tasks=400,
+    backlog=100_000,
+    idle_seconds=4.0,
+)
+"""For a first look: noisy."""

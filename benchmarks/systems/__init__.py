@@ -1,0 +1,24 @@
+"""The systems that are measured, in the order of the tables."""
+
+from __future__ import annotations
+
+from benchmarks.systems.arq import Arq
+from benchmarks.systems.base import Part, System, part
+from benchmarks.systems.celeriac import Celeriac, CeleriacSQLite, Limit
+from benchmarks.systems.celery import CeleryPrefork, CeleryThreads
+from benchmarks.systems.dramatiq import Dramatiq
+from benchmarks.systems.huey import Huey
+from benchmarks.systems.rq import RQ
+from benchmarks.systems.saq import SAQ
+from benchmarks.systems.streaq import Streaq
+from benchmarks.systems.taskiq import Taskiq, TaskiqList
+
+__all__ = ["PEERS", "SYSTEMS", "Part", "System", "part"]
+
+PEERS: tuple[type[System], ...] = (Taskiq, TaskiqList, Dramatiq, Huey, Streaq, SAQ, Arq, RQ)
+"""The other Python systems."""
+
+_ALL: tuple[type[System], ...] = (Limit, Celeriac, CeleriacSQLite, CeleryPrefork, CeleryThreads, *PEERS)
+
+SYSTEMS: dict[str, System] = {kind.name: kind() for kind in _ALL}
+"""By name."""
