@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import cached_property
 from types import TracebackType
 from typing import Any, TypeVar, cast
 
@@ -15,7 +16,9 @@ from kombu.utils.uuid import uuid
 
 from celeriac.compat import connect, sending
 from celeriac.compat.saferepr import quick_repr
+from celeriac.compat.snapshot import snapshot, watch
 from celeriac.compat.stores import result_class
+from celeriac.compat.task import Result
 
 OMITTED: Any = object()
 
@@ -27,6 +30,7 @@ class Celery(celery.Celery):
     results, safe for many processes.
     """
 
+    task_cls = "celeriac.compat.task:Task"
     embedded = True
     """Whether the embedded default applies.  Not to apps that were upgraded: for them no broker means Celery's default."""
 
@@ -76,6 +80,7 @@ class Celery(celery.Celery):
             kombu.exceptions.EncodeError: the arguments cannot be serialised.
         """
         task_id = task_id or uuid()
+        settings = snapshot(self)
         options = self._execution_options(name, task_type, options)
         time_limit = _given(time_limit, options, "time_limit")
         soft_time_limit = _given(soft_time_limit, options, "soft_time_limit")
@@ -89,12 +94,12 @@ class Celery(celery.Celery):
         if parent:
             root_id = root_id or parent.request.root_id or parent.request.id
             parent_id = parent_id or parent.request.id
-            if self.conf.task_inherit_parent_priority:
+            if settings.inherit_priority:
                 options.setdefault("priority", (parent.request.delivery_info or {}).get("priority"))
         message = self.amqp.create_task_message(
             task_id, name, args, kwargs, countdown, eta, group_id, group_index, expires, retries, chord,
             maybe_list(link), maybe_list(link_error), reply_to or self.thread_oid, time_limit, soft_time_limit,
-            self.conf.task_send_sent_event, root_id, parent_id, shadow, chain, ignore_result=ignore_result,
+            settings.sent_event, root_id, parent_id, shadow, chain, ignore_result=ignore_result,
             replaced_task_nesting=replaced_task_nesting, **_with_reprs(args, kwargs, options),
         )  # fmt: skip
         for stamp in options.pop("stamped_headers", None) or ():
@@ -152,6 +157,11 @@ class Celery(celery.Celery):
         with super().producer_or_acquire() as producer:
             yield producer
 
+    def _load_config(self) -> Any:
+        conf = super()._load_config()
+        watch(conf)
+        return conf
+
     # -- results and worker ----------------------------------------------------------------------------------------
 
     def _get_backend(self) -> Any:
@@ -160,6 +170,11 @@ class Celery(celery.Celery):
         if found is None:
             return super()._get_backend()
         return found(app=self, url=url)
+
+    @cached_property
+    def AsyncResult(self) -> Any:
+        """The class of result handles, bound to this app."""
+        return self.subclass_with_self(Result, name="AsyncResult")
 
     @property
     def Worker(self) -> Any:

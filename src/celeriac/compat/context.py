@@ -48,6 +48,16 @@ class ContextStack:
     def __len__(self) -> int:
         return len(self._items.get())
 
+    def enter(self, item: Any) -> tuple[Any, ...]:
+        """Put an item on top, and return what :meth:`leave` needs to take it off again, with all above it."""
+        items = self._items.get()
+        self._items.set((*items, item))
+        return items
+
+    def leave(self, items: tuple[Any, ...]) -> None:
+        """Undo :meth:`enter`."""
+        self._items.set(items)
+
 
 task_stack = ContextStack("celeriac_tasks")
 """The stack of current tasks in a worker."""

@@ -9,7 +9,7 @@ from celery.app.task import Context
 from celery.app.task import Task as BaseTask
 from celery.utils.objects import mro_lookup
 
-from celeriac.message import Delivery
+from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery
 
 
 def has_own(task: Any, name: str) -> bool:
@@ -60,6 +60,10 @@ class Plan:
         self.after_return = task.after_return if has_own(task, "after_return") else None
 
 
+NOT_SENT = frozenset({"followed", "held", SENT_HEADER, CRASHES_HEADER})
+"""Parts of a request that are not custom headers of its sender."""
+
+
 class Request(Context):
     """Celery's request context, made without looking at each of its fields."""
 
@@ -69,7 +73,8 @@ class Request(Context):
         own = self.__dict__
         found = own.get("headers")
         if found is None:
-            found = own["headers"] = self._get_custom_headers(own)
+            sent = {name: value for name, value in own.items() if name not in NOT_SENT}
+            found = own["headers"] = self._get_custom_headers(sent)
         return found
 
     @headers.setter
@@ -89,6 +94,7 @@ class TaskJob:
         "is_async",
         "name",
         "plan",
+        "redelivered",
         "soft_limit",
         "started_at",
         "task_id",
@@ -106,6 +112,8 @@ class TaskJob:
         self.interrupted: BaseException | None = None
         self.started_at = 0.0
         self.waited: float | None = None
+        info = envelope["properties"].get("delivery_info")
+        self.redelivered = bool((info and info.get("redelivered")) or CRASHES_HEADER in headers)
         limits = headers.get("timelimit")
         if limits and (limits[0] is not None or limits[1] is not None):
             self.hard_limit = float(limits[0] or plan.time_limit)

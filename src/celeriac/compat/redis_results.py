@@ -19,6 +19,12 @@ class RedisResults(RedisBackend):
         is there already, so nothing is missed by not doing so here.
         """
 
+    def remove_pending_result(self, result: Any) -> Any:
+        """Every handle says goodbye when it goes; only those that somebody waited with have left anything here."""
+        if any(result.id in waiting for waiting in self._pending_results):
+            return super().remove_pending_result(result)
+        return result
+
     def _store_result(
         self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
     ) -> Any:

@@ -165,12 +165,14 @@ class CeleryRunner:
 
     def _body(self, job: TaskJob) -> tuple[Any, Any, Any]:
         body = decode_body(job.envelope, self._accept)
-        if isinstance(body, dict) and "task" in body:
+        if type(body) is dict and "task" in body:
             args, kwargs, embed = body.get("args"), body.get("kwargs"), body
         else:
             if not isinstance(body, (list, tuple)) or len(body) != 3:
                 raise NotATask(f"the body is not (args, kwargs, options) but {type(body).__name__}")
             args, kwargs, embed = body
+        if type(args) is list and type(kwargs) is dict:
+            return args, kwargs, embed
         if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
             raise NotATask("the arguments are not a list and a mapping")
         return args, kwargs, embed
@@ -179,12 +181,12 @@ class CeleryRunner:
 
     def run(self, job: Any) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
-        refusal, request = self._open(job)
-        if refusal is not None or request is None:
-            return refusal  # type: ignore[return-value]
+        request = self._open(job)
+        if isinstance(request, Outcome):
+            return request
         plan = job.plan
-        context.task_stack.push(plan.task)
-        plan.task.request_stack.push(request)
+        stack = plan.task.request_stack
+        outer_tasks, outer_requests = context.task_stack.enter(plan.task), stack.enter(request)
         state, value = "FAILURE", None
         try:
             self._before(job, request)
@@ -194,18 +196,18 @@ class CeleryRunner:
             outcome, state, value = self._stopped(job, request, error)
         finally:
             self._after(job, request, state, value)
-            plan.task.request_stack.pop()
-            context.task_stack.pop()
-        return self._finished(job, outcome)
+            stack.leave(outer_requests)
+            context.task_stack.leave(outer_tasks)
+        return self._finished(job, outcome) if self._bus.listening else outcome
 
     async def run_async(self, job: Any) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
-        refusal, request = self._open(job)
-        if refusal is not None or request is None:
-            return refusal  # type: ignore[return-value]
+        request = self._open(job)
+        if isinstance(request, Outcome):
+            return request
         plan = job.plan
-        context.task_stack.push(plan.task)
-        plan.task.request_stack.push(request)
+        stack = plan.task.request_stack
+        outer_tasks, outer_requests = context.task_stack.enter(plan.task), stack.enter(request)
         state, value = "FAILURE", None
         try:
             self._before(job, request)
@@ -215,36 +217,32 @@ class CeleryRunner:
             outcome, state, value = self._stopped(job, request, error)
         finally:
             self._after(job, request, state, value)
-            plan.task.request_stack.pop()
-            context.task_stack.pop()
-        return self._finished(job, outcome)
+            stack.leave(outer_requests)
+            context.task_stack.leave(outer_tasks)
+        return self._finished(job, outcome) if self._bus.listening else outcome
 
-    def _open(self, job: TaskJob) -> tuple[Outcome | None, Request | None]:
+    def _open(self, job: TaskJob) -> Request | Outcome:
         """Decode the arguments and see whether the task is still to run."""
+        headers = job.headers
         try:
             args, kwargs, embed = self._body(job)
-            expired = self._expired(job)
+            expires = headers.get("expires")
+            expired = expires is not None and self._is_past(expires)
         except Exception as error:
             if isinstance(error, ContentDisallowed):
                 error = ContentDisallowed(f"{error} (add it to accept_content if the senders are trusted)")
-            return self._verdicts.malformed(job.delivery, DeadReason.INVALID, error, job.headers), None
-        if expired or job.task_id in self._revoked:
+            return self._verdicts.malformed(job.delivery, DeadReason.INVALID, error, headers)
+        if expired or (self._revoked and job.task_id in self._revoked):
             why = "expired" if expired else "revoked"
-            return self._verdicts.revoked(job, why, terminated=False, signum=None, expired=expired), None
+            return self._verdicts.revoked(job, why, terminated=False, signum=None, expired=expired)
         request = make_request(job, args, kwargs, embed, self._hostname)
-        if self._stores_apart and self._redelivered(job):
-            return self._settled_before(job, request), request
-        return None, request
+        if job.redelivered and self._stores_apart:
+            return self._settled_before(job, request) or request
+        return request
 
-    def _expired(self, job: TaskJob) -> bool:
-        expires = job.headers.get("expires")
-        moment = due_at(self._app, expires) if expires is not None else None
+    def _is_past(self, expires: Any) -> bool:
+        moment = due_at(self._app, expires)
         return moment is not None and time.time() > moment
-
-    @staticmethod
-    def _redelivered(job: TaskJob) -> bool:
-        info = job.envelope["properties"].get("delivery_info")
-        return bool((info and info.get("redelivered")) or job.headers.get(CRASHES_HEADER))
 
     def _settled_before(self, job: TaskJob, request: Request) -> Outcome | None:
         """A redelivery whose final result is stored already: what follows it may not be sent yet, so that is done, and the body
@@ -310,9 +308,8 @@ class CeleryRunner:
 
     def _success(self, job: TaskJob, request: Request, value: Any) -> Outcome:
         own = request.__dict__
-        plain = not (own.get("callbacks") or own.get("chain") or own.get("chord") or own.get("held"))
-        guarded = self._redelivered(job)
-        if plain:
+        guarded = job.redelivered
+        if not (own["followed"] or "held" in own):
             if ignores_result(job.plan, request):
                 return Outcome(job.delivery, State.SUCCEEDED)
             assert self._records is not None
@@ -374,7 +371,7 @@ class CeleryRunner:
             return Outcome(delivery, State.RETRYING, publish=held(request)), "RETRY"
         trace = format_error(error)
         TraceInfo("FAILURE", error).handle_error_state(task, request)
-        outcome = Outcome(delivery, State.FAILED, publish=held(request), guarded=self._redelivered(job))
+        outcome = Outcome(delivery, State.FAILED, publish=held(request), guarded=job.redelivered)
         if job.plan.late and task.acks_on_failure_or_timeout is False:
             return outcome._replace(dead=None), "FAILURE"
         if task.throws and isinstance(error, task.throws):

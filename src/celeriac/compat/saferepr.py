@@ -13,13 +13,11 @@ def quick_repr(value: tuple[Any, ...] | list[Any] | dict[str, Any]) -> str | Non
     """What Celery's ``saferepr`` says of a few short arguments; ``None`` when that takes more than a look."""
     if len(value) > MOST_ITEMS:
         return None
-    if type(value) is dict:
-        return repr(value) if all(_short(item) for item in value.values()) else None
-    if type(value) is tuple or type(value) is list:
-        return repr(value) if all(_short(item) for item in value) else None
-    return None
-
-
-def _short(item: Any) -> bool:
-    kind = type(item)
-    return kind in _SCALARS or (kind is str and len(item) <= LONGEST_TEXT and item.isprintable() and "'" not in item)
+    items = value.values() if isinstance(value, dict) else value
+    for item in items:
+        kind = type(item)
+        if kind in _SCALARS:
+            continue
+        if kind is not str or len(item) > LONGEST_TEXT or "'" in item or not item.isprintable():
+            return None
+    return repr(value)

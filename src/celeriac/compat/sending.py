@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 
 from celeriac.compat import connect, context, envelope
 from celeriac.compat.collect import current_collector
+from celeriac.compat.snapshot import Snapshot, snapshot
 from celeriac.errors import StoreFull, StoreUnavailable
 from celeriac.message import SENT_HEADER, Message
 from celeriac.telemetry.bus import bus
@@ -83,7 +84,8 @@ def batch(app: Any) -> Iterator[Batch]:
     finally:
         _batch.reset(token)
     if collected.posted:
-        post(app, collected.posted, app.conf.task_publish_retry_policy if app.conf.task_publish_retry else None)
+        settings = snapshot(app)
+        post(app, collected.posted, settings.retry_policy if settings.retry else None)
 
 
 def resolve(
@@ -117,14 +119,15 @@ def send(app: Any, name: str, message: Any, options: dict[str, Any]) -> None:
     address, queue = resolve(app, queue, exchange, options.pop("routing_key", None), options.pop("exchange_type", None))
     headers.update(options.pop("headers", None) or {})
     headers[SENT_HEADER] = time.time()
-    if address.queue is None or isinstance(queue, Broadcast) or _celery_sends(app):
+    settings = snapshot(app)
+    if address.queue is None or isinstance(queue, Broadcast) or not settings.has_engine:
         _send_by_kombu(app, name, message, {**options, "queue": queue, **_exchange_options(address)})
         return
     retry = options.pop("retry", None)
-    policy = {**app.conf.task_publish_retry_policy, **(options.pop("retry_policy", None) or {})}
-    serializer = options.pop("serializer", None) or app.conf.task_serializer
-    compression = options.pop("compression", None) or app.conf.task_compression
-    _fill_properties(app, properties, queue, options)
+    policy = {**settings.retry_policy, **(options.pop("retry_policy", None) or {})}
+    serializer = options.pop("serializer", None) or settings.serializer
+    compression = options.pop("compression", None) or settings.compression
+    _fill_properties(settings, properties, queue, options)
     if signals.before_task_publish.receivers:
         signals.before_task_publish.send(
             sender=name, body=body, exchange="", routing_key=address.queue, declare=[queue], headers=headers,
@@ -141,7 +144,7 @@ def send(app: Any, name: str, message: Any, options: dict[str, Any]) -> None:
         headers,
         _announcement(app, name, body, headers, address, sent_event),
     )
-    retry = app.conf.task_publish_retry if retry is None else retry
+    retry = settings.retry if retry is None else retry
     _deliver(app, posted, policy if retry else None)
 
 
@@ -157,6 +160,18 @@ def _deliver(app: Any, posted: Posted, policy: dict[str, Any] | None) -> None:
         collected.posted.append(posted)
     else:
         post(app, [posted], policy)
+
+
+def deliver_plainly(app: Any, message: Message, settings: Snapshot) -> None:
+    """Send a message that nobody needs to be told of."""
+    posted = Posted(message, "", {}, None)
+    collector, collected = current_collector(), _batch.get()
+    if collector is not None:
+        collector.publish.append(message)
+    elif collected is not None:
+        collected.posted.append(posted)
+    else:
+        post(app, (posted,), settings.retry_policy if settings.retry else None)
 
 
 def held_back(posted: Posted) -> bool:
@@ -206,10 +221,10 @@ def _pause(policy: dict[str, Any] | None, tries: int) -> float | None:
     return float(min(start + step * tries, longest))
 
 
-def _fill_properties(app: Any, properties: dict[str, Any], queue: Any, options: dict[str, Any]) -> None:
+def _fill_properties(settings: Snapshot, properties: dict[str, Any], queue: Any, options: dict[str, Any]) -> None:
     mode = options.pop("delivery_mode", None)
     if mode is None:
-        mode = getattr(getattr(queue, "exchange", None), "delivery_mode", None) or app.conf.task_default_delivery_mode
+        mode = getattr(getattr(queue, "exchange", None), "delivery_mode", None) or settings.delivery_mode
     for name in ("declare", "timeout", "confirm_timeout", "mandatory", "immediate", "event_dispatcher"):
         options.pop(name, None)
     properties.update(options)
@@ -251,11 +266,6 @@ def _exchange_options(address: Address) -> dict[str, Any]:
     if address.queue is not None:
         return {}
     return {"exchange": address.exchange, "routing_key": address.routing_key, "exchange_type": address.exchange_type}
-
-
-def _celery_sends(app: Any) -> bool:
-    """Whether there is no engine for the app's broker, so that Celery's own way is the only one."""
-    return connect.scheme_of(connect.broker_url(app)) not in {*connect.REDIS_SCHEMES, "sqlite"}
 
 
 def _send_by_kombu(app: Any, name: str, message: Any, options: dict[str, Any]) -> None:

@@ -190,27 +190,29 @@ def make_request(job: TaskJob, args: Any, kwargs: Any, embed: dict[str, Any] | N
     properties = job.envelope["properties"]
     info = properties.get("delivery_info") or {}
     request = Request.__new__(Request)
-    own = request.__dict__
-    own.update(job.headers)
-    own.update(
-        properties=properties,
-        reply_to=properties.get("reply_to"),
-        correlation_id=properties.get("correlation_id"),
-        hostname=hostname,
-        delivery_info={
+    # One display, because a request is made for every task.
+    request.__dict__ = own = {
+        **job.headers,
+        "properties": properties,
+        "reply_to": properties.get("reply_to"),
+        "correlation_id": properties.get("correlation_id"),
+        "hostname": hostname,
+        "delivery_info": {
             "exchange": info.get("exchange"),
             "routing_key": info.get("routing_key"),
             "priority": properties.get("priority"),
             "redelivered": info.get("redelivered", False),
         },
-        args=args,
-        kwargs=kwargs,
-        is_eager=False,
-        called_directly=False,
-    )
+        "args": args,
+        "kwargs": kwargs,
+        "is_eager": False,
+        "called_directly": False,
+        "followed": False,
+    }
     if embed:
-        own.update(callbacks=embed.get("callbacks"), errbacks=embed.get("errbacks"),
-                   chain=embed.get("chain"), chord=embed.get("chord"))  # fmt: skip
+        own["callbacks"], own["errbacks"] = embed.get("callbacks"), embed.get("errbacks")
+        own["chain"], own["chord"] = embed.get("chain"), embed.get("chord")
+        own["followed"] = bool(own["callbacks"] or own["chain"] or own["chord"])
     limits = own.get("timelimit")
     if isinstance(limits, (list, tuple)) and len(limits) > 1:
         own["time_limit"], own["soft_time_limit"] = limits[0], limits[1]

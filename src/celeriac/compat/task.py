@@ -1,0 +1,116 @@
+"""The base class of an app's tasks: Celery's, with a short way for the plain call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import celery
+from celery import signals
+from celery.result import AsyncResult
+from kombu.exceptions import EncodeError
+from vine import promise
+
+from celeriac.compat import context, sending
+from celeriac.compat.saferepr import quick_repr
+from celeriac.compat.snapshot import snapshot
+from celeriac.compat.stencil import Ids, Stencil, cut
+from celeriac.telemetry.bus import bus
+
+_ids = Ids()
+_UNCUT: Any = object()
+
+
+class Result(AsyncResult):
+    """Celery's result handle, made without its callbacks until somebody wants them."""
+
+    def __init__(
+        self, id: str, backend: Any = None, task_name: Any = None, app: Any = None, parent: Any = None
+    ) -> None:
+        if id is None:
+            raise ValueError(f"AsyncResult requires valid id, not {type(id)}")
+        self.app: Any = app or getattr(type(self), "app", None) or celery.current_app
+        self.id = id
+        self.backend = backend or self.app.backend
+        self.parent = parent
+        self._cache = None
+        self._ignored = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "on_ready":
+            self.on_ready = made = promise(self._on_fulfilled, weak=True)
+            return made
+        raise AttributeError(name)
+
+
+class Task(celery.Task):
+    """A task that is sent the short way when it is called with nothing but arguments."""
+
+    abstract = True
+    _stencils: tuple[Any, Stencil | None] | None = None
+
+    def apply_async(
+        self, args: Any = None, kwargs: Any = None, task_id: str | None = None, producer: Any = None, link: Any = None,
+        link_error: Any = None, shadow: str | None = None, **options: Any,
+    ) -> Any:  # fmt: skip
+        """See :meth:`celery.Task.apply_async`."""
+        if not (options or producer or link or link_error or shadow):
+            sent = self._send_plainly(args, kwargs, task_id)
+            if sent is not None:
+                return sent
+        return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
+
+    def _send_plainly(self, args: Any, kwargs: Any, task_id: str | None) -> Any:
+        """Send by a stencil; return ``None``, with nothing done, when that is not possible."""
+        app = self._get_app()
+        current = snapshot(app)
+        if current.always_eager or _somebody_listens() or context.task_stack.top is not None:
+            return None
+        stencil = self._stencil(app, current)
+        args, kwargs = args or (), kwargs or {}
+        if stencil is None or type(args) not in (tuple, list) or type(kwargs) is not dict:
+            return None
+        argsrepr, kwargsrepr = quick_repr(args), quick_repr(kwargs)
+        if argsrepr is None or kwargsrepr is None:
+            return None
+        if self.typing and "__header__" in type(self).__dict__:
+            self.__header__(*args, **kwargs)
+        task_id = task_id or _ids.next()
+        try:
+            message = stencil.fill(task_id, _ids.next(), args, kwargs, argsrepr, kwargsrepr)
+        except (TypeError, ValueError, RecursionError, EncodeError):
+            return None
+        sending.deliver_plainly(app, message, current)
+        return app.AsyncResult(task_id)
+
+    def _stencil(self, app: Any, current: Any) -> Stencil | None:
+        """The stencil under these settings: made at the first call, and anew when settings change."""
+        found = type(self).__dict__.get("_stencils")
+        if found is None or found[0] is not current:
+            usable = self._is_plain(current)
+            type(self)._stencils = found = (current, cut(app, self) if usable else None)
+        stencil: Stencil | None = found[1]
+        return stencil
+
+    def _is_plain(self, current: Any) -> bool:
+        own = type(self)
+        return (
+            current.has_engine
+            and current.protocol == 2
+            and not current.sent_event
+            and not current.compression
+            and (self.serializer or current.serializer) == "json"
+            and own.shadow_name is celery.Task.shadow_name
+            and getattr(self, "_dump_pydantic_arguments", None) is None
+            and not (self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit)
+            and not self.expires
+        )
+
+    def sending_options(self) -> dict[str, Any]:
+        """The options of a call that is given none."""
+        options = {name: value for name, value in self._get_exec_options().items() if value is not None}
+        options.setdefault("ignore_result", self.ignore_result)
+        return options
+
+
+def _somebody_listens() -> bool:
+    return bool(signals.before_task_publish.receivers or signals.after_task_publish.receivers or bus.listening)
