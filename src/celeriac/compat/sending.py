@@ -225,7 +225,16 @@ def _fill_properties(settings: Snapshot, properties: dict[str, Any], queue: Any,
     mode = options.pop("delivery_mode", None)
     if mode is None:
         mode = getattr(getattr(queue, "exchange", None), "delivery_mode", None) or settings.delivery_mode
-    for name in ("declare", "timeout", "confirm_timeout", "mandatory", "immediate", "event_dispatcher"):
+    for name in (
+        "argsrepr",
+        "kwargsrepr",
+        "declare",
+        "timeout",
+        "confirm_timeout",
+        "mandatory",
+        "immediate",
+        "event_dispatcher",
+    ):
         options.pop(name, None)
     properties.update(options)
     expiration = properties.get("expiration")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import celery
@@ -10,7 +11,7 @@ from celery.result import AsyncResult
 from kombu.exceptions import EncodeError
 from vine import promise
 
-from celeriac.compat import context, sending
+from celeriac.compat import connect, context, sending
 from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot
 from celeriac.compat.stencil import Ids, Stencil, cut
@@ -46,7 +47,8 @@ class Task(celery.Task):
     """A task that is sent the short way when it is called with nothing but arguments."""
 
     abstract = True
-    _stencils: tuple[Any, Stencil | None] | None = None
+    _stencils: tuple[Any, int, Stencil | None] | None = None
+    """The settings that it was made under, the process that it was made in, and the stencil."""
 
     def apply_async(
         self, args: Any = None, kwargs: Any = None, task_id: str | None = None, producer: Any = None, link: Any = None,
@@ -85,10 +87,11 @@ class Task(celery.Task):
     def _stencil(self, app: Any, current: Any) -> Stencil | None:
         """The stencil under these settings: made at the first call, and anew when settings change."""
         found = type(self).__dict__.get("_stencils")
-        if found is None or found[0] is not current:
-            usable = self._is_plain(current)
-            type(self)._stencils = found = (current, cut(app, self) if usable else None)
-        stencil: Stencil | None = found[1]
+        pid = os.getpid()
+        if found is None or found[0] is not current or found[1] != pid:
+            usable = self._is_plain(current) and connect.scheme_of(connect.result_url(app) or "") != "rpc"
+            type(self)._stencils = found = (current, pid, cut(app, self) if usable else None)
+        stencil: Stencil | None = found[2]
         return stencil
 
     def _is_plain(self, current: Any) -> bool:
