@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
@@ -22,7 +23,7 @@ from celeriac.engine.ledger import Ledger
 from celeriac.engine.outbox import Outbox, Settler
 from celeriac.engine.runner import Runner
 from celeriac.engine.watchdog import Watchdog
-from celeriac.errors import OwnerLost
+from celeriac.errors import OwnerLost, StoreError
 from celeriac.pool import Pool
 from celeriac.pools.asyncio import AsyncioPool
 from celeriac.pools.inline import InlinePool
@@ -106,15 +107,16 @@ class Slot:
             return self._close()
         except OwnerLost:
             logger.warning("Slot %d lost its leases and starts again", self._seat.slot)
+            self._control.send("lost")
             return EXIT_OWNER_LOST
 
     def _open(self) -> None:
         self._runner.on_slot_start()
-        self._broker.register(self._seat.owner, self._settings.queues, self._settings.lease_seconds)
+        threading.Thread(target=self._obey, name="celeriac-control", daemon=True).start()
         self._pool.start(self.consumer, self._wake.ring)
         self._watchdog.start()
-        threading.Thread(target=self._obey, name="celeriac-control", daemon=True).start()
-        self._control.send("ready")
+        if self.consumer.register():
+            self._control.send("ready")
 
     def _run_once(self) -> bool:
         self._watchdog.wake()
@@ -160,12 +162,14 @@ class Slot:
         self.consumer.hand_back_persistently()
         self._pool.stop()
         self.consumer.wind_up()
-        self._broker.unregister(self._seat.owner)
+        with contextlib.suppress(StoreError):  # it holds nothing; its name runs out by itself
+            self._broker.unregister(self._seat.owner)
         self._runner.on_slot_stop()
         if self._reports:
             self._relay.flush()
         self._watchdog.stop()
         self._broker.close()
+        self._control.send("closed")
         return code
 
     # -- orders ----------------------------------------------------------------------------------------------------
@@ -250,8 +254,9 @@ class WakePipe:
         """Wait for a ring or the bell, up to ``timeout`` seconds; return whether it was the bell."""
         ready, _, _ = select.select([self._read, bell], [], [], timeout)
         if self._read in ready:
-            self._rung = False
             os.read(self._read, 4096)
+            # After reading: a ring in between is not written, and need not be, because the waiter is awake now.
+            self._rung = False
         if bell in ready:
             os.read(bell, 4096)
             return True
