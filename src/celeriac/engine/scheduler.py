@@ -8,6 +8,8 @@ from celeriac.telemetry.events import MessagesPromoted
 
 LONGEST_SLEEP = 0.1
 """Seconds between looks at the schedule: how late a message may be that somebody else schedules for soon."""
+EMPTY_SLEEP = 0.2
+"""The same while the schedule is empty."""
 
 BATCH = 1000
 
@@ -27,4 +29,4 @@ class Scheduler:
         moved, next_due = self._broker.promote(self._queues, BATCH)
         if moved and self._bus.listening:
             self._bus.emit(MessagesPromoted(moved))
-        return LONGEST_SLEEP if next_due is None else min(next_due, LONGEST_SLEEP)
+        return EMPTY_SLEEP if next_due is None else min(next_due, LONGEST_SLEEP)

@@ -15,7 +15,9 @@ from celeriac.engine.seats import Roster, SlotHandle
 logger = logging.getLogger("celeriac.engine")
 
 CHECK_SECONDS = 0.05
-"""How late a limit may be enforced."""
+"""How late a limit may be enforced while a task with a limit runs."""
+IDLE_SECONDS = 0.2
+"""Time between looks while none does: how late a task that has just started may be noticed."""
 
 
 class TimeLimits:
@@ -39,10 +41,11 @@ class TimeLimits:
         alive: set[tuple[str, int]] = set()
         for slot in self._roster.all():
             for entry in slot.ledger.running():
-                alive.add((slot.owner, entry.tag))
-                self._check(slot, entry, now)
+                if entry.soft_deadline or entry.hard_deadline:
+                    alive.add((slot.owner, entry.tag))
+                    self._check(slot, entry, now)
         self._done = {done for done in self._done if done[:2] in alive}
-        return CHECK_SECONDS
+        return CHECK_SECONDS if alive else IDLE_SECONDS
 
     def _check(self, slot: SlotHandle, entry: Running, now: float) -> None:
         for reason, deadline in (("hard", entry.hard_deadline), ("soft", entry.soft_deadline)):
