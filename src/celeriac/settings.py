@@ -46,6 +46,11 @@ class EngineSettings:
         return self.lease_seconds / 4
 
     @property
+    def beat_ttl(self) -> float:
+        """How long one beat keeps an owner alive: less than its lease by the time until another node looks for the silent."""
+        return self.lease_seconds - self.beat_seconds / 2
+
+    @property
     def slots(self) -> int:
         """Slot processes to start with."""
         if self.pool != "processes":

@@ -122,12 +122,13 @@ def decode_body(envelope: Envelope, accept: set[str]) -> Any:
 def amend(raw: bytes, **headers: Any) -> bytes:
     """The same envelope, marked as redelivered and with more headers.  The body stays byte for byte as it was."""
     envelope = decode(raw)
-    envelope.setdefault("headers", {}).update(headers)
-    envelope["properties"].setdefault("delivery_info", {})["redelivered"] = True
+    envelope["headers"] = {**(envelope.get("headers") or {}), **headers}
+    properties = envelope["properties"]
+    properties["delivery_info"] = {**(properties.get("delivery_info") or {}), "redelivered": True}
     return json.dumps(envelope).encode()
 
 
 def priority_of(envelope: Envelope) -> int:
     """The message's priority; 0 where it does not say."""
     priority = envelope["properties"].get("priority")
-    return priority if isinstance(priority, int) else 0
+    return max(0, min(priority, 255)) if isinstance(priority, int) else 0

@@ -228,6 +228,7 @@ class CeleryRunner:
             args, kwargs, embed = self._body(job)
             expires = headers.get("expires")
             expired = expires is not None and self._is_past(expires)
+            request = make_request(job, args, kwargs, embed, self._hostname)
         except Exception as error:
             if isinstance(error, ContentDisallowed):
                 error = ContentDisallowed(f"{error} (add it to accept_content if the senders are trusted)")
@@ -235,7 +236,6 @@ class CeleryRunner:
         if expired or (self._revoked and job.task_id in self._revoked):
             why = "expired" if expired else "revoked"
             return self._verdicts.revoked(job, why, terminated=False, signum=None, expired=expired)
-        request = make_request(job, args, kwargs, embed, self._hostname)
         if job.redelivered and self._stores_apart:
             return self._settled_before(job, request) or request
         return request
@@ -376,8 +376,9 @@ class CeleryRunner:
             return outcome._replace(dead=None), "FAILURE"
         if task.throws and isinstance(error, task.throws):
             return outcome, "FAILURE"
-        reason = DeadReason.INVALID if _wrong_arguments(error) else DeadReason.FAILED
-        return outcome._replace(dead=self._verdicts.dead(reason, error, headers=job.headers, trace=trace)), "FAILURE"
+        return outcome._replace(
+            dead=self._verdicts.dead(_reason(error), error, headers=job.headers, trace=trace)
+        ), "FAILURE"
 
     def _rejected(self, job: TaskJob, request: Request, error: Reject) -> tuple[Outcome, str]:
         task = job.plan.task
@@ -447,6 +448,17 @@ class CeleryRunner:
         outcome = self._verdicts.recover(job, fate, detail)
         return self._finished(job, outcome)
 
+    def failed(self, job: Job, error: BaseException) -> Outcome:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        assert isinstance(job, TaskJob)
+        error = job.interrupted or error
+        if isinstance(error, Terminated):
+            outcome = self._verdicts.revoked(job, "terminated", terminated=True, signum=None, expired=False)
+        else:
+            reason = DeadReason.TIME_LIMIT if isinstance(error, TimeLimitExceeded) else DeadReason.FAILED
+            outcome = self._verdicts.failed(job, error, reason)
+        return self._finished(job, outcome)
+
     def unsettleable(self, outcome: Outcome, error: Exception) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
         return self._verdicts.unsettleable(outcome, error)
@@ -464,6 +476,12 @@ def held(request: Request) -> tuple[Message, ...]:
     outcome, so that they and the acknowledgement are one write.
     """
     return tuple(request.__dict__.get("held") or ())
+
+
+def _reason(error: BaseException) -> DeadReason:
+    if isinstance(error, TimeLimitExceeded):
+        return DeadReason.TIME_LIMIT
+    return DeadReason.INVALID if _wrong_arguments(error) else DeadReason.FAILED
 
 
 def _wrong_arguments(error: BaseException) -> bool:

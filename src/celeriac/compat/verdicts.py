@@ -24,6 +24,7 @@ logger = logging.getLogger("celery.worker.request")
 LONGEST_ERROR = 2_000
 """Characters of an error's text kept in a dead letter."""
 LONGEST_TRACEBACK = 20_000
+LONGEST_LABEL = 500
 
 
 def one_line(error: BaseException) -> str:
@@ -32,7 +33,17 @@ def one_line(error: BaseException) -> str:
         text = str(error)
     except Exception:
         text = "<unprintable>"
-    return f"{type(error).__name__}: {text}".replace("\n", " ")[:LONGEST_ERROR]
+    return storable(f"{type(error).__name__}: {text}".replace("\n", " ")[:LONGEST_ERROR])
+
+
+def storable(text: str) -> str:
+    """A text that has an encoding: JSON can smuggle in half of a surrogate pair, which no store takes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def label(value: Any) -> str:
+    """A name or an id from a header that anybody may have written."""
+    return storable(str(value)[:LONGEST_LABEL]) if isinstance(value, (str, int)) else ""
 
 
 class Verdicts:
@@ -54,9 +65,9 @@ class Verdicts:
         return DeadLetter(
             reason=reason.value,
             error=one_line(error),
-            task=task or str(headers.get("task") or ""),
-            task_id=task_id or str(headers.get("id") or ""),
-            traceback=trace[-LONGEST_TRACEBACK:],
+            task=task or label(headers.get("task")),
+            task_id=task_id or label(headers.get("id")),
+            traceback=storable(trace[-LONGEST_TRACEBACK:]),
             attempts=whole(headers.get("retries")),
             crashes=whole(headers.get(CRASHES_HEADER)),
             worker=self._hostname,
@@ -106,7 +117,7 @@ class Verdicts:
             raw = amend(job.delivery.raw, **{CRASHES_HEADER: crashes})
             return Outcome(job.delivery, State.INTERRUPTED, requeue=raw)
         reason = DeadReason.POISON if late else DeadReason.LOST
-        return self._failed(job, WorkerLostError(self._lost_text(job, fate, crashes, late=late)), reason)
+        return self.failed(job, WorkerLostError(self._lost_text(job, fate, crashes, late=late)), reason)
 
     @staticmethod
     def _lost_text(job: TaskJob, fate: Fate, crashes: int, *, late: bool) -> str:
@@ -124,9 +135,9 @@ class Verdicts:
         task = job.plan.task
         if job.plan.late and task.acks_on_failure_or_timeout is False:
             return Outcome(job.delivery, State.INTERRUPTED, requeue=amend(job.delivery.raw))
-        return self._failed(job, error, DeadReason.TIME_LIMIT)
+        return self.failed(job, error, DeadReason.TIME_LIMIT)
 
-    def _failed(self, job: TaskJob, error: Exception, reason: DeadReason) -> Outcome:
+    def failed(self, job: TaskJob, error: BaseException, reason: DeadReason) -> Outcome:
         """Record a failure on behalf of a task that cannot do it itself, with its handlers and error callbacks."""
         logger.error("%s[%s]: %s", job.name, job.task_id, one_line(error))
         letter = self.dead(reason, error, headers=job.headers)
@@ -137,7 +148,7 @@ class Verdicts:
                 logger.exception("The failure of %s[%s] could not be recorded in full", job.name, job.task_id)
         return collected_outcome(Outcome(job.delivery, State.FAILED, dead=letter, guarded=True), collector)
 
-    def _announce_failure(self, job: TaskJob, error: Exception) -> None:
+    def _announce_failure(self, job: TaskJob, error: BaseException) -> None:
         request = self.request_of(job)
         task = job.plan.task
         try:
@@ -177,9 +188,9 @@ class Verdicts:
             args, kwargs, embed = (
                 body if isinstance(body, (list, tuple)) else (body.get("args"), body.get("kwargs"), body)
             )
+            return make_request(job, args, kwargs, embed, self._hostname)
         except Exception:
-            args, kwargs, embed = (), {}, {}
-        return make_request(job, args, kwargs, embed, self._hostname)
+            return make_request(job, (), {}, {}, self._hostname)
 
     def _app_accept(self) -> set[str]:
         return set(prepare_accept_content(self._app.conf.accept_content))
@@ -251,7 +262,7 @@ def headers_of(raw: bytes) -> dict[str, Any]:
 
 def whole(value: Any) -> int:
     """A whole number from a header that anybody may have written."""
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and 0 <= value < 2**31 else 0
 
 
 def format_error(error: BaseException) -> str:

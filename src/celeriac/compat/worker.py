@@ -176,8 +176,16 @@ class Worker:
 
     def _serve_solo(self, launcher: SoloLauncher) -> int:
         """Tasks run in this thread, and the supervisor in another."""
-        assert self.supervisor is not None
-        thread = threading.Thread(target=self.supervisor.run, name="celeriac-supervisor", daemon=True)
+        supervisor = self.supervisor
+        assert supervisor is not None
+
+        def supervise() -> None:
+            code = supervisor.run()
+            if supervisor.cut_off:  # the task still runs in the main thread, but it is no longer ours
+                logging.shutdown()
+                os._exit(code)
+
+        thread = threading.Thread(target=supervise, name="celeriac-supervisor", daemon=True)
         thread.start()
         launcher.serve()
         thread.join()

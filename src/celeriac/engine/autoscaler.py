@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 
@@ -10,8 +11,8 @@ from celeriac.engine.seats import Roster
 from celeriac.settings import EngineSettings
 
 CHECK_SECONDS = 1.0
-KEEP_SECONDS = 30.0
-"""How long a slot must not have been needed before it goes, as in Celery."""
+KEEP_SECONDS = float(os.environ.get("AUTOSCALE_KEEPALIVE", "30"))
+"""How long a slot must not have been needed before it goes.  Default and variable are Celery's."""
 
 
 class Autoscaler:

@@ -38,7 +38,7 @@ class Beat:
     def run_once(self) -> float:
         """Beat once."""
         try:
-            lost = self._broker.beat(self._roster.owners(), self._settings.queues, self._settings.lease_seconds)
+            lost = self._broker.beat(self._roster.owners(), self._settings.queues, self._settings.beat_ttl)
         except StoreError as error:
             self._on_broker(str(error))
             raise

@@ -20,6 +20,7 @@ from celeriac.engine.budget import Budget
 from celeriac.engine.ledger import Ledger
 from celeriac.engine.outbox import Outbox
 from celeriac.engine.runner import Runner
+from celeriac.engine.thread_exception import forget
 from celeriac.errors import StoreFull, StoreUnavailable
 from celeriac.message import Delivery
 from celeriac.outcome import Outcome
@@ -29,6 +30,9 @@ from celeriac.telemetry.bus import Bus
 from celeriac.telemetry.events import BatchSettled, BrokerBack, BrokerLost, MessagesReleased
 
 logger = logging.getLogger("celeriac.engine")
+
+RECALL_LIMIT = 1_000_000
+"""More than a slot can hold."""
 
 LONGEST_PAUSE = 2.0
 """Seconds between attempts to reach a store that is away.  Longer would delay the recovery; shorter would hammer it."""
@@ -68,6 +72,13 @@ class Consumer:
         self._bus = bus
         self._budget = Budget(settings)
         self._running: dict[int, tuple[Job, Where]] = {}
+        self.interrupting = threading.RLock()
+        """Held by whoever interrupts a running job (in a signal's handler also by the thread that runs it), and by its thread
+        when it takes the job off the list of those that run."""
+        self._releasing = threading.Lock()
+        self._returning: list[Job] = []
+        """Unstarted jobs that were given back by a call whose answer never came."""
+        self._last_tag = 0
         self._stopping = threading.Event()
         self._drive_until = 0.0
         self._ran_seconds = 0.0
@@ -128,7 +139,7 @@ class Consumer:
     def _shed(self) -> None:
         """Hand back what turned out to be much more work than its share."""
         fair = self._budget.affordable
-        if len(self.inbox) > max(2 * fair, self._settings.slot_concurrency):
+        if self._returning or len(self.inbox) > max(2 * fair, self._settings.slot_concurrency):
             self._persistently(lambda: self.hand_back("slow_tasks"))
 
     def _next_queues(self) -> list[str]:
@@ -140,13 +151,13 @@ class Consumer:
         """Accept what was leased to us by a call whose answer we never got."""
         if not self._lease_unsure:
             return
-        known = self._outbox.tags() | set(self._running) | {job.delivery.tag for job in self.inbox}
-        for delivery in self._broker.leased(self.owner):
-            if delivery.tag not in known:
+        for delivery in self._broker.leased(self.owner, RECALL_LIMIT):
+            if delivery.tag > self._last_tag:
                 self._accept(delivery)
         self._lease_unsure = False
 
     def _accept(self, delivery: Delivery) -> None:
+        self._last_tag = max(self._last_tag, delivery.tag)
         prepared = self._runner.prepare(delivery)
         if isinstance(prepared, Outcome):
             self._outbox.put(prepared)
@@ -158,14 +169,24 @@ class Consumer:
     def run(self, job: Job, place: int) -> None:
         """Run one job in this thread (see :class:`celeriac.pool.Work`)."""
         started = self._begin(job, place, threading.get_ident())
-        self._end(job, place, started, self._runner.run(job))
+        try:
+            outcome = self._runner.run(job)
+            self._leave(job)
+        except BaseException as error:  # an interruption may come when the body has ended already
+            outcome = self._failed(job, error)
+        self._end(place, started, outcome)
 
     async def run_async(self, job: Job, place: int) -> None:
         """Run one coroutine job in this thread's event loop."""
         task = asyncio.current_task()
         assert task is not None
         started = self._begin(job, place, task)
-        self._end(job, place, started, await self._runner.run_async(job))
+        try:
+            outcome = await self._runner.run_async(job)
+            self._leave(job)
+        except BaseException as error:
+            outcome = self._failed(job, error)
+        self._end(place, started, outcome)
 
     def _begin(self, job: Job, place: int, where: Where) -> float:
         tag = job.delivery.tag
@@ -177,8 +198,18 @@ class Consumer:
         self.runs += 1
         return now
 
-    def _end(self, job: Job, place: int, started: float, outcome: Outcome) -> None:
-        del self._running[job.delivery.tag]
+    def _leave(self, job: Job) -> None:
+        """Nothing interrupts this thread on behalf of the job any more."""
+        with self.interrupting:
+            self._running.pop(job.delivery.tag, None)
+        if job.interrupted is not None:
+            forget()
+
+    def _failed(self, job: Job, error: BaseException) -> Outcome:
+        self._leave(job)
+        return self._runner.failed(job, error)
+
+    def _end(self, place: int, started: float, outcome: Outcome) -> None:
         if not self._outbox.finish(place, outcome):
             self._drive_until = 0.0
         # Several threads may add at once and one of them be lost: this is an estimate.
@@ -208,22 +239,34 @@ class Consumer:
                 jobs.append(self.inbox.pop())
             except IndexError:  # the pool was quicker
                 break
-        if jobs:
+        if jobs or self._returning:
             self._release(jobs, reason)
         return len(jobs)
 
     def _release(self, jobs: list[Job], reason: str) -> None:
-        try:
-            self._broker.release(self.owner, [job.delivery.tag for job in jobs])
-        except (StoreUnavailable, StoreFull):
-            self.inbox.extendleft(jobs)
-            raise
+        with self._releasing:
+            self._returning += jobs
+            # They may be back in their queues even when this fails, so they are never run here any more.
+            self._broker.release(self.owner, [job.delivery.tag for job in self._returning])
+            jobs, self._returning = self._returning, []
         if self._bus.listening:
             for queue in {job.delivery.queue for job in jobs}:
                 count = sum(job.delivery.queue == queue for job in jobs)
                 self._bus.emit(MessagesReleased(queue, count, reason))
 
-    # -- stop ------------------------------------------------------------------------------------------------------
+    # -- start and stop --------------------------------------------------------------------------------------------
+
+    def register(self) -> bool:
+        """Make the owner known, however long the store is away; return False when told to stop before."""
+        while not self.stopping:
+            try:
+                self._broker.register(self.owner, self._settings.queues, self._settings.beat_ttl)
+            except (StoreUnavailable, StoreFull) as error:
+                self._pause(error)
+            else:
+                self._report_back()
+                return True
+        return False
 
     def stop(self) -> None:
         """Lease nothing more, from any thread or signal handler."""
@@ -240,6 +283,7 @@ class Consumer:
 
     def wind_up(self) -> None:
         """Settle what is left, after the pool has finished."""
+        self._persistently(self._recall)
         self.hand_back_persistently()
         self._persistently(self.flush)
 
@@ -250,6 +294,7 @@ class Consumer:
             except (StoreUnavailable, StoreFull) as error:
                 self._pause(error)
             else:
+                self._report_back()
                 return
 
     # -- a store that is away --------------------------------------------------------------------------------------

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
-import threading
-
 from celeriac.engine.consumer import Consumer
 from celeriac.engine.runner import Runner
+from celeriac.engine.thread_exception import raise_in
 
 
 def interrupt(consumer: Consumer, runner: Runner, tag: int, reason: str, limit: float) -> None:
@@ -22,17 +20,11 @@ def interrupt(consumer: Consumer, runner: Runner, tag: int, reason: str, limit: 
         reason: ``"soft"``, ``"hard"`` or ``"terminate"``.
         limit: the time limit in seconds, for the message.
     """
-    for job, where in consumer.running():
-        if job.delivery.tag == tag:
-            job.interrupted = runner.interruption(job, reason, limit)
-            if isinstance(where, int):
-                raise_in_thread(where, type(job.interrupted))
-            else:
-                where.get_loop().call_soon_threadsafe(where.cancel)
-
-
-def raise_in_thread(ident: int, kind: type[BaseException]) -> None:
-    """Raise an exception of this class in another thread (``PyThreadState_SetAsyncExc`` of CPython)."""
-    if ident == threading.get_ident():
-        raise kind
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(kind))
+    with consumer.interrupting:
+        for job, where in consumer.running():
+            if job.delivery.tag == tag:
+                job.interrupted = runner.interruption(job, reason, limit)
+                if isinstance(where, int):
+                    raise_in(where, type(job.interrupted))
+                else:
+                    where.get_loop().call_soon_threadsafe(where.cancel)

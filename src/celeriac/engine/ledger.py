@@ -30,11 +30,14 @@ from celeriac.outcome import Outcome, Result, State
 LOG_BYTES = 1 << 20
 """Room for one log.  An outcome that does not fit is settled at once instead."""
 
+RESERVED = 1 << 16
+"""Of that, for the tags of outcomes that did not fit."""
+
 _RUN = struct.Struct("<qddd")
 _TAG = struct.Struct("<q")
 _USED = struct.Struct("<Q")
 _RECORD = struct.Struct("<BqI")
-_PLAIN, _RESULT, _PICKLED = 0, 1, 2
+_PLAIN, _RESULT, _PICKLED, _UNKEPT = 0, 1, 2, 3
 
 
 class Running(NamedTuple):
@@ -89,18 +92,24 @@ class Ledger:
         """A body has ended; return False when the log is full and the outcome must be settled now."""
         kind, payload = _encode(outcome)
         with self._lock:
-            base, used = self._logs[self._active], self._used[self._active]
-            after = used + _RECORD.size + len(payload)
-            fits = after <= LOG_BYTES
-            if fits:
-                at = base + _USED.size + used
-                _RECORD.pack_into(self._memory, at, kind, outcome.delivery.tag, len(payload))
-                if payload:
-                    self._memory[at + _RECORD.size : at + _RECORD.size + len(payload)] = payload
-                _USED.pack_into(self._memory, base, after)
-                self._used[self._active] = after
+            fits = self._append(kind, outcome.delivery.tag, payload, LOG_BYTES - RESERVED)
+            if not fits:
+                self._append(_UNKEPT, outcome.delivery.tag, b"", LOG_BYTES)
         _TAG.pack_into(self._memory, place * _RUN.size, 0)
         return fits
+
+    def _append(self, kind: int, tag: int, payload: bytes, room: int) -> bool:
+        base, used = self._logs[self._active], self._used[self._active]
+        after = used + _RECORD.size + len(payload)
+        if after > room:
+            return False
+        at = base + _USED.size + used
+        _RECORD.pack_into(self._memory, at, kind, tag, len(payload))
+        if payload:
+            self._memory[at + _RECORD.size : at + _RECORD.size + len(payload)] = payload
+        _USED.pack_into(self._memory, base, after)
+        self._used[self._active] = after
+        return True
 
     def turn_page(self) -> int:
         """Direct new records to the other log; return the log to clear once what is in it has been settled."""
@@ -124,15 +133,20 @@ class Ledger:
 
     def finished(self) -> dict[int, Outcome]:
         """Outcomes by tag that may not be settled yet."""
-        return {outcome.delivery.tag: outcome for log in self._logs for outcome in self._records(log)}
+        records = (record for log in self._logs for record in self._records(log))
+        return {tag: _decode(kind, tag, payload) for kind, tag, payload in records if kind != _UNKEPT}
 
-    def _records(self, log: int) -> Iterator[Outcome]:
+    def unkept(self) -> set[int]:
+        """Tags of bodies that have ended with an outcome that did not fit, and that may not be settled yet."""
+        return {tag for log in self._logs for kind, tag, _ in self._records(log) if kind == _UNKEPT}
+
+    def _records(self, log: int) -> Iterator[tuple[int, int, bytes]]:
         (used,) = _USED.unpack_from(self._memory, log)
         at, end = log + _USED.size, log + _USED.size + used
         while at < end:
             kind, tag, length = _RECORD.unpack_from(self._memory, at)
             at += _RECORD.size
-            yield _decode(kind, tag, self._memory[at : at + length])
+            yield kind, tag, self._memory[at : at + length]
             at += length
 
     def close(self) -> None:

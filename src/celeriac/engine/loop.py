@@ -38,9 +38,12 @@ class Loop:
         """Start the thread."""
         self._thread.start()
 
-    def stop(self, timeout: float = 5.0) -> None:
-        """End the loop; waits for the turn that is under way, up to ``timeout`` seconds."""
+    def end(self) -> None:
+        """Have the loop end after the turn that is under way."""
         self._ended.set()
+
+    def join(self, timeout: float = 5.0) -> None:
+        """Wait for its end, up to ``timeout`` seconds."""
         self._thread.join(timeout)
 
     def _run(self) -> None:

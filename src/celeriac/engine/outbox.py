@@ -11,13 +11,18 @@ from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.engine.ledger import Ledger
 from celeriac.engine.runner import Runner
-from celeriac.errors import OwnerLost, StoreError, StoreFull, StoreUnavailable
+from celeriac.errors import OwnerLost, StoreFull, StoreUnavailable
 from celeriac.message import Delivery
 from celeriac.outcome import Outcome, ReadyChord, Settlement
 from celeriac.telemetry.bus import Bus
 from celeriac.telemetry.events import LeaseFenced
 
 logger = logging.getLogger("celeriac.engine")
+
+PASSING = (OwnerLost, StoreUnavailable, StoreFull)
+"""Errors that say nothing about the outcomes.  Any other may come from what is in one of them, a driver's encoding errors
+among them, and would come again for ever.
+"""
 
 
 class Settler:
@@ -41,8 +46,27 @@ class Settler:
             self._forget_chords(outcomes)
         return settlement, leased
 
+    def rescue(self, owner: str, outcomes: Sequence[Outcome]) -> None:
+        """Settle on behalf of an owner that is gone.  What the store refuses for good is dead-lettered."""
+        try:
+            self.settle_condemned(owner, outcomes)
+        except PASSING:
+            raise
+        except Exception as error:
+            logger.warning("The store refused a batch of %d outcomes (%s); settling one by one", len(outcomes), error)
+            for outcome in outcomes:
+                self._rescue_alone(owner, outcome)
+
+    def _rescue_alone(self, owner: str, outcome: Outcome) -> None:
+        try:
+            self.settle_condemned(owner, [outcome])
+        except PASSING:
+            raise
+        except Exception as error:
+            self.settle_condemned(owner, [self._runner.unsettleable(outcome, error)])
+
     def settle_condemned(self, owner: str, outcomes: Sequence[Outcome]) -> Settlement:
-        """The same on behalf of an owner that is gone."""
+        """Settle everything that these outcomes say on behalf of an owner that is gone."""
         if outcomes and not self._shared:
             outcomes = self._store_apart(outcomes)
         settlement = self._broker.settle_condemned(owner, outcomes)
@@ -118,9 +142,10 @@ class Outbox:
 
     def finish(self, place: int, outcome: Outcome) -> bool:
         """Add the outcome of a run; return False when it must be settled at once."""
-        kept = self._ledger.finish(place, outcome)
+        # In this order: another thread that settles in between clears a page of the ledger, and must not clear this
+        # outcome's record from it before it has taken the outcome.
         self._finished.append(outcome)
-        return kept
+        return self._ledger.finish(place, outcome)
 
     def turn(self, owner: str, queues: Sequence[str], limit: int) -> list[Delivery]:
         """Settle what has finished, and lease.
@@ -160,9 +185,9 @@ class Outbox:
     ) -> tuple[Settlement, list[Delivery]]:
         try:
             return self._settler.turn(owner, batch, queues, limit)
-        except (OwnerLost, StoreUnavailable, StoreFull):
+        except PASSING:
             raise
-        except StoreError as error:
+        except Exception as error:
             if not batch:
                 raise
             logger.warning("The store refused a batch of %d outcomes (%s); settling one by one", len(batch), error)
@@ -173,9 +198,9 @@ class Outbox:
     def _settle_alone(self, owner: str, outcome: Outcome) -> None:
         try:
             self._settler.turn(owner, [outcome], (), 0)
-        except (OwnerLost, StoreUnavailable, StoreFull):
+        except PASSING:
             raise
-        except StoreError as error:
+        except Exception as error:
             self._settler.turn(owner, [self._runner.unsettleable(outcome, error)], (), 0)
 
     def _report_fenced(self, owner: str, count: int) -> None:

@@ -32,22 +32,21 @@ class Rescuer:
         self._runner = runner
         self._settings = settings
         self._bus = bus
-        self._reached_since: float | None = None
+        self._reached_at = self._reached_since = float("-inf")
 
     # -- other nodes -----------------------------------------------------------------------------------------------
 
     def run_once(self) -> float:
         """Look for owners whose time ran out."""
-        try:
-            expired = self._broker.expired()
-        except Exception:
-            self._reached_since = None
-            raise
+        expired = self._broker.expired()
         now = time.monotonic()
-        if self._reached_since is None:
+        grace = self._settings.beat_seconds * 2
+        # After an outage of the store, or a pause of this node, the time of the living may have run out as well.  Whoever is
+        # alive gets the chance to beat first.
+        if now - self._reached_at > grace:
             self._reached_since = now
-        # After an outage of the store everybody's time has run out.  Whoever is alive gets the chance to beat first.
-        if now - self._reached_since >= self._settings.beat_seconds * 2:
+        self._reached_at = now
+        if now - self._reached_since >= grace:
             for owner in expired:
                 logger.warning("%s went silent; taking its work over", owner)
                 self.rescue(owner)
@@ -67,10 +66,11 @@ class Rescuer:
         Args:
             owner: the slot's.
             ledger: the slot's.
-            fates: why it was killed, by the tag of the task that this was about.
+            fates: why it was killed, by the tag of the task that this was about; 0 is for all others.
         """
-        running = {entry.tag: fates.get(entry.tag, (Fate.CRASHED, "")) for entry in ledger.running()}
-        return self._rescue(owner, ledger.finished(), running, None)
+        fate = fates.get(0, (Fate.CRASHED, ""))
+        started = {entry.tag for entry in ledger.running()} | ledger.unkept()
+        return self._rescue(owner, ledger.finished(), {tag: fates.get(tag, fate) for tag in started}, None)
 
     # -- both ------------------------------------------------------------------------------------------------------
 
@@ -86,7 +86,7 @@ class Rescuer:
         while held := self._broker.leased(owner, PAGE):
             # Newest first: what goes back to the head of a queue comes to lie in its old order.
             outcomes = [self._judge(delivery, finished, running, others) for delivery in reversed(held)]
-            self._settler.settle_condemned(owner, outcomes)
+            self._settler.rescue(owner, outcomes)
             count += len(held)
         self._broker.unregister(owner)
         if self._bus.listening:

@@ -38,6 +38,9 @@ class Runner(Protocol):
     async def run_async(self, job: Job) -> Outcome:
         """Run a task's coroutine in this thread's event loop."""
 
+    def failed(self, job: Job, error: BaseException) -> Outcome:
+        """The outcome of a run that ended in an error outside the body: an interruption that came late, or a bug."""
+
     def complete_chord(self, chord: ReadyChord, parts: Sequence[bytes]) -> Outcome:
         """The chord's outcome with its callback to publish, in place of its parts."""
 

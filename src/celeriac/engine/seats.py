@@ -25,9 +25,11 @@ class SlotHandle:
         self.ready = False
         self.idle = False
         self.closing = False
+        self.closed = False
+        """Whether it has put everything in its place and is about to end."""
         self.started_at = time.time()
         self.fates: dict[int, tuple[Fate, str]] = {}
-        """Why the supervisor is about to kill the process, by the tag of the task that it is about."""
+        """Why the supervisor is about to kill the process, by the tag of the task that it is about; 0 for all others."""
         self.control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         bell_read, self._bell = os.pipe()
         os.set_blocking(self._bell, False)

@@ -11,7 +11,6 @@ import os
 import pickle
 import selectors
 import signal
-import threading
 import time
 from collections.abc import Callable
 from enum import IntEnum
@@ -45,6 +44,9 @@ EXIT_REASONS = {
 RESPAWN_PAUSE = 0.2
 """Seconds; doubles with each slot in a row that dies before it was ready, up to :data:`LONGEST_RESPAWN_PAUSE`."""
 LONGEST_RESPAWN_PAUSE = 10.0
+
+EXIT_CUT_OFF = 1
+"""Exit code of a node that did not let its tasks finish, as Celery's."""
 
 
 class Shutdown(IntEnum):
@@ -82,6 +84,8 @@ class Supervisor:
         self._respawn_at = 0.0
         self._shutdown = Shutdown.NONE
         self._deadline = 0.0
+        self.cut_off = False
+        """Whether a cold shutdown has ended slots."""
         self.announced = False
         """Whether all first slots have taken work."""
         self.broker_error = ""
@@ -127,7 +131,8 @@ class Supervisor:
         return self._end()
 
     def _finished(self) -> bool:
-        if self._shutdown == Shutdown.SOFT and time.monotonic() >= self._deadline:
+        overdue = self._shutdown == Shutdown.SOFT and time.monotonic() >= self._deadline
+        if overdue or self._shutdown == Shutdown.COLD:  # again and again: a slot may only just have got its process
             self._kill_all()
         return self._shutdown != Shutdown.NONE and not len(self.roster) and not self._rescue.pending
 
@@ -145,10 +150,12 @@ class Supervisor:
 
     def _end(self) -> int:
         for loop in self._loops.values():
-            loop.stop()
+            loop.end()
+        for loop in self._loops.values():
+            loop.join()
         self._launcher.stop()
         self.broker.close()
-        return 0
+        return EXIT_CUT_OFF if self.cut_off else 0
 
     # -- slots -----------------------------------------------------------------------------------------------------
 
@@ -183,7 +190,7 @@ class Supervisor:
         reason = EXIT_REASONS.get(event.status, "crashed")
         if any(fate is Fate.TIME_LIMIT for fate, _ in slot.fates.values()):
             reason = "time_limit"
-        if event.status not in EXIT_REASONS:
+        if not slot.closed:
             self._died(slot, event, reason)
         if self.node.bus.listening:
             self.node.bus.emit(SlotExited(str(slot.number), event.pid, reason, event.status))
@@ -222,6 +229,10 @@ class Supervisor:
         elif word == "closing":
             slot.closing = True
             slot.idle = False
+        elif word == "closed":
+            slot.closed = True
+        elif word == "lost":
+            slot.fates[0] = (Fate.SILENT, "its leases were taken over")
         elif word == "running":
             self._answers.setdefault(details[0], []).append((slot, *details[1:]))
             with self.roster.changed:
@@ -247,6 +258,7 @@ class Supervisor:
         """Others have this slot's messages.  What it still runs has no effect any more, so it ends at once."""
         for slot in self.roster.all():
             if slot.owner == owner:
+                slot.fates[0] = (Fate.SILENT, "its leases were taken over")
                 kill(slot.pid) if self.settings.pool != "solo" else slot.order("stop")
 
     def _note_broker(self, error: str) -> None:
@@ -316,7 +328,6 @@ class Supervisor:
         if self.node.bus.listening:
             self.node.bus.emit(WorkerStopping(self.settings.node, self._shutdown.name.lower()))
         if self._shutdown == Shutdown.COLD:
-            self._kill_all()
             return
         self._deadline = time.monotonic() + self.settings.soft_shutdown_seconds
         for slot in self.roster.all():
@@ -324,10 +335,17 @@ class Supervisor:
 
     def _kill_all(self) -> None:
         for slot in self.roster.all():
-            for entry in slot.ledger.running():
-                slot.fates.setdefault(entry.tag, (Fate.SHUTDOWN, "cold shutdown"))
+            self.cut_off = True
             slot.fates.setdefault(0, (Fate.SHUTDOWN, "cold shutdown"))
             if self.settings.pool == "solo":
-                threading.Thread(target=os._exit, args=(1,)).start()
+                self._abandon(slot)
             elif slot.pid:
                 kill(slot.pid)
+
+    def _abandon(self, slot: SlotHandle) -> None:
+        """A ``solo`` slot cannot be killed without this process: it is fenced off and rescued while it still runs.  Whoever
+        called :meth:`run` ends the process.
+        """
+        self._selector.unregister(slot.control)
+        self.roster.remove(slot.number)
+        self._rescue.add(slot)
