@@ -10,7 +10,7 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import Coroutine, Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from types import coroutine
 from typing import Any
 
@@ -24,6 +24,7 @@ from kombu.serialization import prepare_accept_content
 
 from celeriac.compat import chords, context, followups
 from celeriac.compat.collect import Collector, collecting
+from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
 from celeriac.compat.envelope import decode, decode_body, priority_of
 from celeriac.compat.jobs import Plan, Request, TaskJob
 from celeriac.compat.records import PlainRecords
@@ -75,7 +76,10 @@ class CeleryRunner:
         self._accept = set(prepare_accept_content(app.conf.accept_content))
         self._inherit_priority = bool(app.conf.task_inherit_parent_priority)
         self._verdicts = Verdicts(app, hostname, max_crashes)
-        self._revoked: set[str] = set()
+        self.orders: Orders | None = None
+        """What remote control tells this runner, if there is any."""
+        self._any_revoked = False
+        self._count: Callable[[str], None] | None = None
         self._pid = os.getpid()
         self._records: PlainRecords | None = None
         self._log_info = trace_log.isEnabledFor(logging.INFO)
@@ -93,16 +97,24 @@ class CeleryRunner:
         self._records = PlainRecords(app)
         self._log_info = trace_log.isEnabledFor(logging.INFO)
         self._log_received = received_log.isEnabledFor(logging.INFO)
+        if self.orders is not None:
+            self.orders.catch_up()
+            self._any_revoked = any_revoked()
+            self._count = self.orders.counts.add
         signals.worker_process_init.send(sender=None)
 
     def on_slot_stop(self) -> None:
         """See :class:`~celeriac.engine.runner.Runner`."""
         signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+        if self.orders is not None:
+            self.orders.events.close()
 
     def on_order(self, order: str, *details: Any) -> None:
-        """A word from the supervisor: ``revoke`` with task ids."""
-        if order == "revoke":
-            self._revoked.update(details[0])
+        """A word from the supervisor (see :mod:`celeriac.compat.control.orders`)."""
+        if self.orders is not None:
+            self.orders.obey(order, details[0])
+            self._any_revoked = any_revoked()
+            self._plans.clear()  # a task's limits may be others now
 
     # -- decode ----------------------------------------------------------------------------------------------------
 
@@ -128,6 +140,8 @@ class CeleryRunner:
             received_log.info("Task %s[%s] received", job.headers.get("shadow") or job.name, job.task_id)
         if self._bus.listening:
             self._bus.emit(TaskReceived(job.name, delivery.queue, job.task_id))
+            if self.orders is not None:
+                self.orders.events.received(job)
         return job
 
     def _job(self, delivery: Delivery, envelope: dict[str, Any], headers: dict[str, Any]) -> TaskJob:
@@ -233,7 +247,7 @@ class CeleryRunner:
             if isinstance(error, ContentDisallowed):
                 error = ContentDisallowed(f"{error} (add it to accept_content if the senders are trusted)")
             return self._verdicts.malformed(job.delivery, DeadReason.INVALID, error, headers)
-        if expired or (self._revoked and job.task_id in self._revoked):
+        if expired or (self._any_revoked and is_revoked(job.task_id, headers)):
             why = "expired" if expired else "revoked"
             return self._verdicts.revoked(job, why, terminated=False, signum=None, expired=expired)
         if job.redelivered and self._stores_apart:
@@ -267,6 +281,8 @@ class CeleryRunner:
 
     def _before(self, job: TaskJob, request: Request) -> None:
         plan = job.plan
+        if self._count is not None:
+            self._count(plan.name)
         if self._bus.listening:
             self._announce_start(job)
         if signals.task_prerun.receivers:

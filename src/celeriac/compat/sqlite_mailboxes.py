@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from celeriac.sqlite_store import LOCK_TIMEOUT, SQLiteStore, bell
 from celeriac.sqlite_store.statements import statements
+
+T = TypeVar("T")
 
 _SQL = statements(__package__ or "", "mailboxes.sql")
 _CREATE = ("create_mailboxes", "create_messages", "create_messages_index", "create_bindings", "create_bindings_index")
@@ -57,11 +59,11 @@ class Mailboxes:
 
         self._write(work)
 
-    def seen(self, names: Iterable[str]) -> None:
-        """Their listener is alive."""
+    def seen(self, names: Iterable[str]) -> int:
+        """Their listener is alive.  Returns how many of them are still there."""
         now = time.time()
         rows = [(now, name) for name in names]
-        self._write(lambda c: c.executemany(_SQL["seen"], rows))
+        return self._write(lambda c: c.executemany(_SQL["seen"], rows).rowcount) if rows else 0
 
     def is_open(self, name: str) -> bool:
         """Whether there is a mailbox of this name."""
@@ -123,11 +125,11 @@ class Mailboxes:
 
     # -- inside ----------------------------------------------------------------------------------------------------
 
-    def _read(self, work):  # type: ignore[no-untyped-def]
+    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         self._create()
         return self.file.read(work)
 
-    def _write(self, work):  # type: ignore[no-untyped-def]
+    def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         self._create()
         return self.file.write(work)
 

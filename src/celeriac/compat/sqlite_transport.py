@@ -13,6 +13,7 @@ import os
 import socket
 import threading
 import time
+from contextlib import suppress
 from queue import Empty
 from typing import Any
 
@@ -76,6 +77,7 @@ class Channel(virtual.Channel):
     ) -> None:
         if auto_delete or exclusive:
             given = arguments or {}
+            self.connection.mailboxes.add(queue)
             self._file.mailboxes.open(queue, _seconds(given.get("x-expires")), _seconds(given.get("x-message-ttl")))
 
     def _has_queue(self, queue: str, **_: Any) -> bool:
@@ -152,8 +154,15 @@ class Transport(virtual.Transport):
     can_parse_url = True
     driver_type = "sqlite"
     driver_name = "celeriac"
-    connection_errors = (*virtual.Transport.connection_errors, StoreUnavailable)
-    channel_errors = (*virtual.Transport.channel_errors, ChannelError, StoreError)
+    connection_errors: tuple[type[Exception], ...] = (  # type: ignore[assignment]
+        *virtual.Transport.connection_errors,
+        StoreUnavailable,
+    )
+    channel_errors: tuple[type[Exception], ...] = (  # type: ignore[assignment]
+        *virtual.Transport.channel_errors,
+        ChannelError,
+        StoreError,
+    )
     implements = base.Transport.implements.extend(
         asynchronous=False, exchange_type=frozenset({"direct", "topic", "fanout"}), heartbeats=False
     )
@@ -161,17 +170,18 @@ class Transport(virtual.Transport):
     def __init__(self, client: Any, **kwargs: Any) -> None:
         super().__init__(client, **kwargs)
         self.file = file_of(path_from_url(client.hostname))
-        self._seen_at = 0.0
+        self.mailboxes: set[str] = set()
+        """Those that this connection has opened."""
+        self._seen_at = time.monotonic()
 
-    def drain_events(self, connection: Any, timeout: float | None = None) -> None:
+    def drain_events(self, connection: Any, timeout: float | None = None, **_: Any) -> None:
         """Deliver one message.  Raises ``socket.timeout`` when none came within ``timeout`` seconds."""
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
             self._show_up()
-            try:
-                return self.cycle.get(self._deliver, timeout=0)
-            except Empty:
-                pass
+            with suppress(Empty):
+                self.cycle.get(self._deliver, timeout=0)  # type: ignore[union-attr]
+                return
             left = LONGEST_WAIT if deadline is None else deadline - time.monotonic()
             if left <= 0:
                 raise socket.timeout  # noqa: UP041 - kombu's word; the same only from Python 3.10 on
@@ -181,10 +191,16 @@ class Transport(virtual.Transport):
         return [queue for channel in self.channels for queue in channel._active_queues]
 
     def _show_up(self) -> None:
-        """Say that the listeners of this connection are alive."""
+        """Say that the listeners of this connection are alive.
+
+        Raises:
+            StoreUnavailable: they were away for so long that their mailboxes are gone.  A new connection opens them again.
+        """
         if time.monotonic() - self._seen_at > SEEN_EVERY:
+            mine = self.mailboxes.intersection(self._listened())
+            if self.file.mailboxes.seen(mine) < len(mine):
+                raise StoreUnavailable("This listener was away for too long; its mailbox is gone")
             self._seen_at = time.monotonic()
-            self.file.mailboxes.seen(self._listened())
 
     def as_uri(self, uri: str, include_password: bool = False, mask: str = "**") -> str:
         """The URL; there is no password in it."""

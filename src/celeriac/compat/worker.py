@@ -20,6 +20,8 @@ from kombu.utils.encoding import safe_str
 
 from celeriac.compat import connect
 from celeriac.compat.banner import banner
+from celeriac.compat.beat import EmbeddedBeat
+from celeriac.compat.control.services import RemoteServices
 from celeriac.compat.endpoint import ReportingEndpoint
 from celeriac.compat.options import WorkerOptions, worker_options
 from celeriac.compat.runner import CeleryRunner
@@ -66,6 +68,7 @@ class Worker:
         self._include(str_to_list(kwargs.get("include")))
         self.options: WorkerOptions = worker_options(app, self.hostname, kwargs)
         self.supervisor: Supervisor | None = None
+        self.remote = RemoteServices(self, bus, kwargs)
         signals.worker_init.send(sender=self)
         self._custom_logging = app.log.setup(
             self.loglevel, self.logfile, redirect_stdouts=False,
@@ -120,6 +123,7 @@ class Worker:
             time_limit=self.options.time_limit, soft_time_limit=self.options.soft_time_limit,
             max_crashes=self.options.engine.max_crashes, stores_apart=self._stores_apart(),
         )  # fmt: skip
+        runner.orders = self.remote.orders
         node = Node(
             self.options.engine, lambda: connect.open_broker(app), lambda: connect.open_backend(app), runner, bus
         )
@@ -192,13 +196,8 @@ class Worker:
         return EX_OK
 
     def _extras(self) -> list[Any]:
-        """Services beside the engine: remote control and an embedded beat."""
-        from celeriac.compat.beat import EmbeddedBeat
-        from celeriac.compat.control import RemoteControl
-
-        extras: list[Any] = []
-        if self.app.conf.worker_enable_remote_control:
-            extras.append(RemoteControl(self))
+        """Services beside the engine: remote control, events, and an embedded beat."""
+        extras: list[Any] = [self.remote]
         if self.options.beat:
             extras.append(EmbeddedBeat(self.app, self.options.schedule_filename, self.options.scheduler))
         return extras

@@ -1,0 +1,136 @@
+"""What remote control tells the slots: both ends of it.
+
+An order goes to all slots that there are, and into a record that slots read before they take work, so that those that start
+later know it too.  The record is written first: a slot that starts meanwhile hears of the order at least once.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from celery.worker import state as worker_state
+
+from celeriac.compat.control.memory import Counts, Record
+from celeriac.compat.events import TaskEvents
+from celeriac.engine.seats import Roster
+
+logger = logging.getLogger("celery.worker.control")
+
+IDS_PER_ORDER = 1000
+"""Task ids in one packet to a slot: some 40 KB, where 200 KB would still fit."""
+
+SECTIONS = ("revoked", "stamps", "time_limits", "events")
+
+
+class Orders:
+    """The supervisor gives, the slots obey.  Made in the supervisor before the slots are forked."""
+
+    def __init__(self, app: Any, events: TaskEvents) -> None:
+        self.app = app
+        self.events = events
+        self.counts = Counts(app.tasks)
+        self._record = Record()
+        self._roster: Roster | None = None
+        self._time_limits: dict[str, tuple[float | None, float | None]] = {}
+
+    # -- by the supervisor -----------------------------------------------------------------------------------------
+
+    def serve(self, roster: Roster) -> None:
+        """These are the slots to tell."""
+        self._roster = roster
+
+    def revoke(self, task_ids: Iterable[str]) -> None:
+        """Tasks with these ids are not to be started.  As many are remembered as by Celery (50,000, for three hours)."""
+        ids = list(task_ids)
+        worker_state.revoked.update(ids)
+        self._write()
+        for start in range(0, len(ids), IDS_PER_ORDER):
+            self._tell("revoke", ids[start : start + IDS_PER_ORDER])
+
+    def revoke_stamped(self, stamps: dict[str, list[Any]]) -> None:
+        """Tasks with one of these stamps are not to be started."""
+        for header, values in stamps.items():
+            worker_state.revoked_stamps.setdefault(header, []).extend(values)
+        self._give("stamps", worker_state.revoked_stamps)
+
+    def set_time_limits(self, name: str, soft: float | None, hard: float | None) -> None:
+        """Limits for all further runs of a task, in seconds."""
+        self._time_limits[name] = (soft, hard)
+        set_time_limits(self.app, {name: (soft, hard)})
+        self._give("time_limits", {name: (soft, hard)})
+
+    def set_events(self, on: bool) -> None:
+        """Whether slots send task events."""
+        self.events.switch(on)
+        self._give("events", on)
+
+    def prepare(self) -> None:
+        """Leave the state at start-up for the first slots."""
+        self._write()
+
+    def _give(self, order: str, detail: Any) -> None:
+        self._write()
+        self._tell(order, detail)
+
+    def _write(self) -> None:
+        revoked, stamps = list(worker_state.revoked), worker_state.revoked_stamps
+        values = (revoked, stamps, self._time_limits, self.events.wanted)
+        self._record.write(dict(zip(SECTIONS, values, strict=True)))
+
+    def _tell(self, order: str, detail: Any) -> None:
+        for slot in self._roster.all() if self._roster is not None else ():
+            slot.order("runner", order, detail)
+
+    # -- by a slot -------------------------------------------------------------------------------------------------
+
+    def catch_up(self) -> None:
+        """Obey what was ordered before this slot was there."""
+        self.counts.take_row()
+        self.events.enter_slot()
+        standing = self._record.read() or {}
+        for order, detail in standing.items():
+            self.obey(order, detail)
+
+    def obey(self, order: str, detail: Any) -> None:
+        """Do as the supervisor says."""
+        if order in ("revoke", "revoked"):
+            worker_state.revoked.update(detail)
+        elif order == "stamps":
+            worker_state.revoked_stamps.update(detail)
+        elif order == "time_limits":
+            set_time_limits(self.app, detail)
+        elif order == "events":
+            self.events.switch(detail)
+        else:
+            logger.error("The supervisor gave an order that this slot does not know: %s", order)
+
+
+def set_time_limits(app: Any, limits: dict[str, tuple[float | None, float | None]]) -> None:
+    """Set tasks' own limits in this process."""
+    for name, (soft, hard) in limits.items():
+        task = app.tasks.get(name)
+        if task is not None:
+            task.soft_time_limit, task.time_limit = soft, hard
+
+
+def any_revoked() -> bool:
+    """Whether any task is revoked at all."""
+    return bool(worker_state.revoked or worker_state.revoked_stamps)
+
+
+def is_revoked(task_id: str, headers: dict[str, Any]) -> bool:
+    """Whether a task is revoked, by its id or by one of its stamps."""
+    if task_id in worker_state.revoked:
+        return True
+    stamps = headers.get("stamps")
+    if not worker_state.revoked_stamps or not isinstance(stamps, dict):
+        return False
+    return any(overlap(stamps.get(name), values) for name, values in worker_state.revoked_stamps.items())
+
+
+def overlap(stamp: Any, revoked: list[Any]) -> bool:
+    """Whether a task's stamp (a value or several) is among the revoked ones."""
+    values = stamp if isinstance(stamp, (list, tuple, set)) else [stamp]
+    return any(value in revoked for value in values if value is not None)
