@@ -52,7 +52,7 @@ def open_broker(app: Any, *, answer_seconds: float | None = None) -> Broker:
     url = broker_url(app)
     scheme = scheme_of(url)
     if scheme == "sqlite":
-        return _sqlite_broker(app, url)
+        return _sqlite_broker(app, url, answer_seconds)
     if scheme in REDIS_SCHEMES:
         return _redis_broker(app, url, answer_seconds)
     raise ConfigurationError(
@@ -98,10 +98,13 @@ def sqlite_path(url: str) -> Path:
     return Path(path).absolute()
 
 
-def _sqlite_broker(app: Any, url: str) -> Broker:
+def _sqlite_broker(app: Any, url: str, answer_seconds: float | None) -> Broker:
     from celeriac.brokers.sqlite import SQLiteBroker
 
-    return SQLiteBroker(sqlite_path(url), **_sqlite_options(app.conf.broker_transport_options))
+    options = _sqlite_options(app.conf.broker_transport_options)
+    if answer_seconds is not None:
+        options.setdefault("timeout", answer_seconds)
+    return SQLiteBroker(sqlite_path(url), **options)
 
 
 def _sqlite_backend(app: Any, url: str) -> Backend:
@@ -111,7 +114,7 @@ def _sqlite_backend(app: Any, url: str) -> Backend:
 
 
 def _sqlite_options(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: options[name] for name in ("synchronous",) if name in options}
+    return {name: options[name] for name in ("synchronous", "timeout") if name in options}
 
 
 # -- Redis ------------------------------------------------------------------------------------------------------------
