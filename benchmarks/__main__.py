@@ -60,7 +60,7 @@ def main() -> None:
     options = parse()
     console = Console()
     chosen = cases(options.rows or ROWS, Choice(options.results, options.rtt, frozenset(options.only)))
-    outcome = Outcome(vars(options), dict.fromkeys(case.system for case in chosen))
+    outcome = Outcome(vars(options))
     try:
         Runner(chosen, effort_of(options), outcome, console).run()
     except KeyboardInterrupt:

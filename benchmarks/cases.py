@@ -22,6 +22,12 @@ class Case(NamedTuple):
         return f"results {'on' if self.results else 'off'}, {self.rtt:g} ms"
 
 
+ALWAYS_REPEATED = frozenset({"drain"})
+NEVER_REPEATED = frozenset({"queued", "scheduled"})
+PRINCIPALS = frozenset({"celeriac", "celeriac-sqlite", "celery", "limit"})
+"""Systems that the goals speak of."""
+
+
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How long and how often.  Times are in seconds."""
@@ -42,6 +48,12 @@ class Effort:
     idle_seconds: float = 10.0
     sizes: dict[Case, int] = field(default_factory=dict)
     """Messages per drain, as learned from earlier ones."""
+
+    def repeats_of(self, case: Case) -> int:
+        """How often a case is measured: the peers' drains as often as our own, the rest of theirs once."""
+        if case.measure in NEVER_REPEATED:
+            return 1
+        return self.repeats if case.measure in ALWAYS_REPEATED or case.system in PRINCIPALS else 1
 
 
 QUICK = Effort(

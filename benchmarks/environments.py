@@ -46,4 +46,4 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        raise Missing(f"not installed: {' '.join(lines[-2:])}")
+        raise Missing(f"not installed: {' '.join(lines[-1:])}")

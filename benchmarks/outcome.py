@@ -6,7 +6,7 @@ import json
 import platform
 import subprocess
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
@@ -17,7 +17,7 @@ import psutil
 from benchmarks.cases import Case
 from benchmarks.environments import versions
 from benchmarks.site import ROOT
-from benchmarks.systems import SYSTEMS
+from benchmarks.systems import System
 from tests.servers import redis_program
 
 DIRECTORY = ROOT / "benchmarks" / "results"
@@ -28,15 +28,21 @@ Figures = Mapping[str, float]
 class Outcome:
     """All figures of one run of the benchmark."""
 
-    def __init__(self, options: Mapping[str, Any], systems: Iterable[str]) -> None:
+    def __init__(self, options: Mapping[str, Any]) -> None:
         started = datetime.now(timezone.utc).astimezone()
         DIRECTORY.mkdir(exist_ok=True)
         self.path = DIRECTORY / f"{started:%Y-%m-%d-%H%M%S}.json"
         self.environment = environment() | {"started": started.isoformat(timespec="seconds")}
         self._options = dict(options)
-        self._systems = {name: describe(name) for name in systems}
+        self._systems: dict[str, dict[str, Any]] = {}
         self._measured: dict[Case, list[Figures]] = defaultdict(list)
-        self._failures: dict[Case, str] = {}
+        self.failures: dict[Case, str] = {}
+        """Why a case was not measured, or not each time."""
+
+    def describe(self, system: System) -> None:
+        """Note how a system is run, and in which version."""
+        described = {"title": system.title, "settings": system.settings, "versions": versions(system)}
+        self._systems[system.name] = described
 
     def add(self, case: Case, figures: Figures) -> None:
         """One measurement more; the file is up to date afterwards."""
@@ -45,7 +51,7 @@ class Outcome:
 
     def fail(self, case: Case, reason: str) -> None:
         """A measurement that could not be made."""
-        self._failures[case] = reason
+        self.failures[case] = reason
         self.save()
 
     def figures(self, case: Case) -> Figures | None:
@@ -55,20 +61,20 @@ class Outcome:
             return None
         return {name: median(figures[name] for figures in measured) for name in measured[0]}
 
-    def failure(self, case: Case) -> str | None:
-        """Why there are no figures."""
-        return None if case in self._measured else self._failures.get(case)
-
     @property
     def cases(self) -> list[Case]:
         """What was tried, in order."""
-        return list(dict.fromkeys([*self._measured, *self._failures]))
+        return list(dict.fromkeys([*self._measured, *self.failures]))
 
     def save(self) -> None:
         """Write the file."""
         entries = [
             case._asdict()
-            | {"median": self.figures(case), "measured": self._measured.get(case, []), "failure": self.failure(case)}
+            | {
+                "median": self.figures(case),
+                "measured": self._measured.get(case, []),
+                "failure": self.failures.get(case),
+            }
             for case in self.cases
         ]
         content = {
@@ -96,12 +102,6 @@ def environment() -> dict[str, Any]:
         "commit": commit.stdout.strip(),
         "load_before": psutil.getloadavg()[0],
     }
-
-
-def describe(name: str) -> dict[str, Any]:
-    """How a system is run, and in which version."""
-    system = SYSTEMS[name]
-    return {"title": system.title, "settings": system.settings, "versions": versions(system)}
 
 
 def _cpu_model() -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.servers import die_with_parent
+
 STOP_TIMEOUT = 10.0
 """Seconds."""
 
@@ -33,7 +35,7 @@ class Group:
             for command in commands:
                 self._processes.append(
                     subprocess.Popen(
-                        command,
+                        [*die_with_parent(), *command],
                         env=dict(environment),
                         cwd=directory,
                         stdin=subprocess.DEVNULL,
@@ -62,14 +64,18 @@ class Group:
                 yield root
                 yield from root.children(recursive=True)
 
-    def cpu_seconds(self) -> float:
-        """User and system time of all that live now."""
-        total = 0.0
+    def cpu_times(self) -> dict[int, float]:
+        """Process id -> seconds of user and system time, of all that live now."""
+        spent = {}
         for member in self.members():
             with contextlib.suppress(psutil.Error):
                 times = member.cpu_times()
-                total += times.user + times.system
-        return total
+                spent[member.pid] = times.user + times.system
+        return spent
+
+    def cpu_seconds_since(self, before: Mapping[int, float]) -> float:
+        """What has been spent since :meth:`cpu_times` said ``before``, without that of processes that have ended."""
+        return sum(spent - before.get(pid, 0.0) for pid, spent in self.cpu_times().items())
 
     def memory(self) -> int:
         """Bytes in RAM: private pages, and each process's share of those it shares (PSS)."""

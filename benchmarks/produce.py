@@ -2,7 +2,8 @@
 
 ``python -m benchmarks.produce APP each|many|steady`` reads what to do as JSON from standard input and prints what came
 of it as JSON.  For ``each`` and ``many`` it is a list of ``{"task": …, "args": […], "count": …}``, in which an argument
-``"#"`` stands for the running number; for ``steady`` it is ``{"rate": per second, "seconds": …}``.
+``"#"`` stands for the running number; parts marked ``"warm": true`` come first and are not timed.  For ``steady`` it is
+``{"rate": per second, "seconds": …}``.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ from typing import Any
 
 NUMBER = "#"
 
+WARM_MESSAGES = 20
+"""Before the steady ones: a client that connects is not what is measured."""
+
+WARM_PAUSE = 0.5
+"""Seconds."""
+
 
 def arguments(args: list[Any], count: int, first: int) -> Iterator[tuple[Any, ...]]:
     for number in range(first, first + count):
@@ -27,6 +34,10 @@ def send(app: Any, how: str, parts: list[dict[str, Any]]) -> dict[str, float]:
     sent = 0
     started = time.perf_counter()
     for part in parts:
+        if part.get("warm"):
+            sender(part["task"], arguments(part.get("args", []), part["count"], 0))
+            started = time.perf_counter()
+            continue
         options = {"countdown": part["countdown"]} if "countdown" in part else {}
         sender(part["task"], arguments(part.get("args", []), part["count"], sent), **options)
         sent += part["count"]
@@ -35,6 +46,8 @@ def send(app: Any, how: str, parts: list[dict[str, Any]]) -> dict[str, float]:
 
 def steady(app: Any, rate: float, seconds: float) -> dict[str, float]:
     """Send at fixed times, however long each send takes: a slow one does not slow down the clock."""
+    app.send_each("noop", [()] * WARM_MESSAGES)
+    time.sleep(WARM_PAUSE)
     started = time.monotonic()
     count = int(rate * seconds)
     for number in range(count):

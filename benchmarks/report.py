@@ -97,20 +97,25 @@ def print_tables(outcome: Outcome, console: Console) -> None:
     for case in outcome.cases:
         groups.setdefault((case.measure, case.conditions), []).append(case)
     for (measure, conditions), cases in groups.items():
-        console.print()
-        console.print(_table(outcome, f"{TITLES[measure]} ({conditions})", cases))
-    for reason in dict.fromkeys(filter(None, (_failure(outcome, case) for case in outcome.cases))):
-        console.print(reason, markup=False, highlight=False)
+        if not any(map(outcome.figures, cases)):
+            continue
+        console.print(f"\n[bold]{TITLES[measure]}[/bold] ({conditions})", highlight=False)
+        console.print(_table(outcome, cases))
+    _print_failures(outcome, console)
 
 
-def _failure(outcome: Outcome, case: Case) -> str | None:
-    reason = outcome.failure(case)
-    return f"n/a: {SYSTEMS[case.system].title}, {case.measure}: {reason}" if reason else None
+def _print_failures(outcome: Outcome, console: Console) -> None:
+    """Each reason once, though it may have kept many cases from being measured."""
+    reasons: dict[str, list[str]] = {}
+    for case, reason in outcome.failures.items():
+        reasons.setdefault(f"{SYSTEMS[case.system].title}: {reason}", []).append(f"{case.measure} ({case.conditions})")
+    for reason, measures in reasons.items():
+        console.print(f"\nFailed: {reason}\n  in {', '.join(measures)}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _table(outcome: Outcome, title: str, cases: list[Case]) -> Table:
+def _table(outcome: Outcome, cases: list[Case]) -> Table:
     columns = [column for column in COLUMNS[cases[0].measure] if _any_has(outcome, cases, column.figure)]
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table()
     table.add_column("")
     for column in columns:
         table.add_column(column.title, justify="right")

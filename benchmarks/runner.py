@@ -31,9 +31,10 @@ class Runner:
     def run(self) -> None:
         """Everything once, then everything again: what drifts on the machine drifts for all."""
         self._prepare()
-        for _ in range(self._effort.repeats):
+        for repetition in range(self._effort.repeats):
             for case in self._cases:
-                self._measure(case)
+                if repetition < self._effort.repeats_of(case):
+                    self._measure(case)
 
     def _prepare(self) -> None:
         for name in dict.fromkeys(case.system for case in self._cases):
@@ -41,6 +42,7 @@ class Runner:
             with self._console.status(f"Preparing {title}: every task must run once"):
                 try:
                     prepare(SYSTEMS[name])
+                    self._outcome.describe(SYSTEMS[name])
                     for results in sorted({case.results for case in self._cases if case.system == name}):
                         verify(SYSTEMS[name], results=results)
                 except Exception as error:  # a system that does not run here is named, not a failure
@@ -64,7 +66,7 @@ class Runner:
         self._say(f"{self._progress()} {label}: {_summary(case, figures)}")
 
     def _progress(self) -> str:
-        total = len(self._cases) * self._effort.repeats
+        total = sum(map(self._effort.repeats_of, self._cases))
         minutes, seconds = divmod(int(time.monotonic() - self._started), 60)
         return f"[{self._done}/{total} {minutes}:{seconds:02}]"
 
@@ -74,7 +76,7 @@ class Runner:
 
 def _summary(case: Case, figures: Figures) -> str:
     columns: Iterable[Column] = (column for column in COLUMNS[case.measure] if column.figure in figures)
-    return ", ".join(f"{column.format(figures[column.figure])} {column.title}" for column in columns)
+    return "; ".join(f"{column.title} {column.format(figures[column.figure])}" for column in columns)
 
 
 def _one_line(error: Exception) -> str:

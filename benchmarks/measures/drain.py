@@ -56,23 +56,27 @@ def _measure(system: System, case: Case, effort: Effort, count: int) -> dict[str
         system.preload(site, count)
         if (found := system.remaining(site)) != count:
             raise RuntimeError(f"{count} messages were sent and {found} found")
+        look = _commands_of_a_look(system, site)
         site.redis.config_resetstat()
         with running(system, site) as group:
             samples, cpu = _watch(system, site, group, count, effort.drain_seconds * LONGEST)
             drained = _rate(samples, count, cpu)
             figures = {"rate": drained.rate, "seconds": drained.seconds, "tasks": float(drained.done)}
             figures["cpu_us"] = drained.cpu / drained.done * 1e6
+            # Of the whole run, the first 10 % included.
+            done = count - samples[-1].remaining
+            if system.on_redis:
+                figures["commands"] = (_commands(site) - look * len(samples)) / done
             if site.proxy:
-                figures["round_trips"] = site.proxy.round_trips() / drained.done
-            else:
-                figures["commands"] = _commands(system, site, len(samples)) / drained.done
+                figures["round_trips"] = site.proxy.round_trips() / done
             return figures
 
 
 def _watch(system: System, site: Site, group: Group, count: int, longest: float) -> tuple[list[Sample], float]:
     """Look until nothing is left, or the rate is known well enough; also return the workers' CPU seconds since 10 %."""
     samples = [Sample(time.monotonic(), count)]
-    warm_at = warm_cpu = progressed = 0.0
+    warm_at = progressed = 0.0
+    warm_cpu: dict[int, float] = {}
     while samples[-1].remaining or samples[-2].remaining:
         time.sleep(INTERVAL)
         samples.append(Sample(time.monotonic(), system.remaining(site)))
@@ -83,10 +87,10 @@ def _watch(system: System, site: Site, group: Group, count: int, longest: float)
         elif remaining and now - progressed > STALLED_AFTER:
             raise Stalled(f"{remaining} of {count} tasks were not done: {group.last_output()}")
         if not warm_at and remaining <= count * (1 - WARM_SHARE):
-            warm_at, warm_cpu = now, group.cpu_seconds()
+            warm_at, warm_cpu = now, group.cpu_times()
         if warm_at and now - warm_at > longest:
             break
-    return samples, group.cpu_seconds() - warm_cpu
+    return samples, group.cpu_seconds_since(warm_cpu)
 
 
 def _rate(samples: list[Sample], count: int, cpu: float) -> Drained:
@@ -100,13 +104,13 @@ def _rate(samples: list[Sample], count: int, cpu: float) -> Drained:
     return Drained(done / seconds, seconds, done, cpu)
 
 
-def _commands(system: System, site: Site, looks: int) -> int:
-    """Commands that the server ran (those inside scripts counted), without those of the benchmark's looks."""
-    before = _calls(site)
+def _commands_of_a_look(system: System, site: Site) -> int:
+    """Commands of the benchmark itself, to be left out."""
+    before = _commands(site)
     system.remaining(site)
-    own = _calls(site) - before - 1
-    return before - own * looks
+    return _commands(site) - before - 1
 
 
-def _calls(site: Site) -> int:
+def _commands(site: Site) -> int:
+    """Commands that the server has run, those inside scripts counted."""
     return sum(command["calls"] for command in site.redis.info("commandstats").values())

@@ -18,8 +18,8 @@ def measure(system: System, case: Case, effort: Effort) -> dict[str, float]:
     with open_site(results=case.results, rtt=case.rtt) as site, warm(system, site) as group:
         time.sleep(SETTLE_SECONDS)
         commands = site.redis.info("stats")["total_commands_processed"]
-        before, started = group.cpu_seconds(), time.monotonic()
+        before, started = group.cpu_times(), time.monotonic()
         time.sleep(effort.idle_seconds)
-        spent, seconds = group.cpu_seconds() - before, time.monotonic() - started
+        spent, seconds = group.cpu_seconds_since(before), time.monotonic() - started
         commands = site.redis.info("stats")["total_commands_processed"] - commands - 1
         return {"percent": 100 * spent / seconds, "commands": commands / seconds, "mib": group.memory() / MIB}

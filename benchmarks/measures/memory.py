@@ -1,7 +1,7 @@
 """Memory: whether a backlog, ready or scheduled, is held by the workers.
 
 The workers run while the backlog arrives and as long as it is worked off, up to a limit.  Their memory is that of all
-their processes in RAM (PSS).
+their processes in RAM (PSS).  They have worked off a small backlog before: what they need to work at all is no growth.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 from benchmarks.cases import Case, Effort
 from benchmarks.processes import Group
-from benchmarks.running import warm
+from benchmarks.running import STALLED_AFTER, wait_for, warm
 from benchmarks.site import open_site
 from benchmarks.systems import System, part
 from benchmarks.systems.celery import CeleryMessages
@@ -25,6 +25,9 @@ MIB: Final = 1 << 20
 INTERVAL = 0.5
 WATCH_SECONDS = 30.0
 """How long at most the workers are watched once all messages are there."""
+
+WARM_SECONDS = 2.0
+"""How much work the small backlog is."""
 
 REST_SECONDS = 3.0
 DUE_IN = 3600.0
@@ -41,10 +44,12 @@ def measure_scheduled(system: System, case: Case, effort: Effort) -> dict[str, f
 
 def _measure(system: System, case: Case, count: int, due_in: float | None) -> dict[str, float]:
     assert isinstance(system, CeleryMessages)
-    options = {} if due_in is None else {"countdown": due_in}
     with open_site(results=case.results, rtt=case.rtt) as site:
-        envelope = system.capture(site, part("noop", 1, **options))
+        plain = system.capture(site, part("noop", 1))
+        envelope = plain if due_in is None else system.capture(site, part("noop", 1, countdown=due_in))
         with warm(system, site) as group:
+            system.fill(site, plain, min(count, int(system.rate * WARM_SECONDS)), None)
+            wait_for(lambda: system.remaining(site) == 0, group, STALLED_AFTER, INTERVAL)
             base = group.memory()
             with PeakMemory(group) as peak:
                 system.fill(site, envelope, count, None if due_in is None else time.time() + due_in)

@@ -8,7 +8,7 @@ from benchmarks.site import open_site
 from benchmarks.systems import System
 
 WARM_SECONDS = 1.0
-"""Messages of the first second do not count: the sender still connects."""
+"""Messages of the first second do not count."""
 
 LATE = 10.0
 """Seconds that the last messages may take."""

@@ -42,8 +42,7 @@ class System(ABC):
     """Tasks per second to expect; where it is wrong, the first measurement corrects it."""
     isolated: ClassVar[bool] = True
     """Whether it has a virtual environment of its own, from ``requirements/<app>.txt``."""
-    batches: ClassVar[bool] = False
-    """Whether it can send several messages in one round trip."""
+    on_redis: ClassVar[bool] = True
 
     # -- to be said by each ----------------------------------------------------------------------------------------
 

@@ -27,7 +27,6 @@ class Celeriac(CeleryMessages):
     app = "benchmarks.apps.celeriac_app"
     packages = ("celeriac", "celery", "kombu", "redis", "hiredis")
     rate = 30_000
-    batches = True
 
     def workers(self) -> list[list[str]]:
         return [["celeriac", "-A", self.app, "worker", *WORKER]]
@@ -56,12 +55,13 @@ class CeleriacSQLite(Celeriac):
     title = "Celeriac on SQLite"
     settings = "as on Redis; one file for queue and results, synchronous=FULL, on the disk that has /tmp"
     rate = 5000
+    on_redis = False
 
     def environment(self, site: Site) -> Mapping[str, str]:
         return {"BENCH_URL": f"sqlite:///{_path(site)}"}
 
     def capture(self, site: Site, message: Part) -> bytes:
-        self.send(site, [message])
+        self.produce(site, "each", [message])
         with contextlib.closing(sqlite3.connect(_path(site))) as connection:
             ((envelope,),) = connection.execute("SELECT raw FROM messages UNION ALL SELECT raw FROM scheduled")
         self.broker(site).purge(QUEUE)

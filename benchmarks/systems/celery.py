@@ -24,7 +24,7 @@ class CeleryMessages(System):
 
     def capture(self, site: Site, message: Part) -> bytes:
         """Send a message and take it back before any worker runs; return its envelope."""
-        self.send(site, [message])
+        self.produce(site, "each", [message])
         envelope = site.redis.rpop(QUEUE)
         assert isinstance(envelope, bytes)
         return envelope

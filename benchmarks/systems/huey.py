@@ -9,15 +9,15 @@ from benchmarks.systems.base import System
 class Huey(System):
     name = "huey"
     title = "Huey"
-    settings = "2 worker processes, blocking pop, no periodic tasks: at most once"
+    settings = "8 worker processes (2 are slower), blocking pop, no periodic tasks: at most once"
     app = "benchmarks.apps.huey_app"
     packages = ("huey", "redis", "hiredis")
     rate = 2000
 
     def workers(self) -> list[list[str]]:
-        options = ["--worker-type=process", "--workers=2", "--no-periodic", "--quiet"]
+        options = ["--worker-type=process", "--workers=8", "--no-periodic", "--quiet"]
         return [["python", "-m", "huey.bin.huey_consumer", f"{self.app}.huey", *options]]
 
     def remaining(self, site: Site) -> int:
-        """What is still in the list: two that were popped may be in work when it reaches zero."""
+        """What is still in the list: eight that were popped may be in work when it reaches zero."""
         return int(site.redis.llen("huey.redis.bench"))

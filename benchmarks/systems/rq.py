@@ -11,14 +11,13 @@ from benchmarks.systems.base import System
 class RQ(System):
     name = "rq"
     title = "RQ"
-    settings = "worker-pool of 2 SimpleWorkers (no fork per job)"
+    settings = "worker-pool of 4 SimpleWorkers (no fork per job; 2 are slower)"
     app = "benchmarks.apps.rq_app"
     packages = ("rq", "redis", "hiredis")
     rate = 300
-    batches = True
 
     def workers(self) -> list[list[str]]:
-        options = ["--num-workers", "2", "--worker-class", "rq.SimpleWorker", "--quiet"]
+        options = ["--num-workers", "4", "--worker-class", "rq.SimpleWorker", "--quiet"]
         return [["rq", "worker-pool", "bench", *options]]
 
     def environment(self, site: Site) -> Mapping[str, str]:

@@ -15,7 +15,6 @@ class Streaq(System):
     app = "benchmarks.apps.streaq_app"
     packages = ("streaq", "coredis", "hiredis", "uvloop")
     rate = 1500
-    batches = True
 
     def workers(self) -> list[list[str]]:
         return [["streaq", "run", f"{self.app}:worker", "--workers", "2"]]
