@@ -53,18 +53,28 @@ def audit(shop: ShopSettings, client: httpx.Client, order_ids: Iterable[str]) ->
 def picture_problems(shop: ShopSettings, order_id: str) -> list[str]:
     """What is wrong with the pictures of one order: at most one line for each."""
     order = json.loads((shop.orders / f"{order_id}.json").read_text(encoding="utf-8"))
-    with Image.open(shop.uploads / order["photo"]) as photo:
-        original = ImageOps.exif_transpose(photo).size
+    original = _upright_size(shop.uploads / order["photo"])
     checks = (
         (size, _picture_problem(shop.pictures / order_id / f"{size}.jpg", original, SIZES[size])) for size in SIZES
     )
     return [f"{order_id}: picture {size} {problem}" for size, problem in checks if problem]
 
 
-def _picture_problem(path: Path, original: tuple[int, int], side: int) -> str:
+def _upright_size(photo: Path) -> tuple[int, int] | None:
+    """The size of an uploaded photo as people look at it, or None when it cannot be read any more."""
+    try:
+        with Image.open(photo) as image:
+            return ImageOps.exif_transpose(image).size
+    except OSError:
+        return None
+
+
+def _picture_problem(path: Path, original: tuple[int, int] | None, side: int) -> str:
     try:
         with Image.open(path) as picture:
             picture.load()
+            if original is None:
+                return "cannot be compared with its photo, which is broken"
             return "" if _fits(picture.size, original, side) else f"has the wrong size {picture.size}"
     except FileNotFoundError:
         return "is missing"

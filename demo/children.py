@@ -74,9 +74,11 @@ class Children:
         for child in self._children:
             status = child.process.poll()
             if status is not None:
-                raise DemoError(
-                    f"The {child.name} ended with status {status}. The end of {child.log}:\n\n{tail(child.log)}"
-                )
+                raise DemoError(f"The {child.name} ended with status {status}.{tail(child.log)}")
+
+    def tails(self) -> str:
+        """The last lines of all logs."""
+        return "".join(tail(child.log) for child in self._children)
 
     def stop(self) -> None:
         """Ask all children to end, wait, and kill what is left, slots included."""
@@ -99,6 +101,6 @@ class Children:
 
 
 def tail(path: Path) -> str:
-    """The last lines of a log, indented."""
+    """The last lines of a log, indented, under its name."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
-    return "\n".join(f"    {line}" for line in lines) or "    (nothing)"
+    return "\n".join([f"\n\nThe end of {path}:", *(f"    {line}" for line in lines)])

@@ -108,7 +108,7 @@ def _running_system(options: argparse.Namespace) -> Iterator[tuple[ShopSettings,
         children = Children(shop.logs, system.environment(shop))
         try:
             with console.status("Starting the API, the mail server and two pools of workers…"):
-                running = system.start(children, api, mail, options.seed)
+                running = system.start(children, api, mail, options.seed, metrics=options.serve)
                 system.wait_ready(running)
             yield shop, running
         finally:
@@ -149,6 +149,8 @@ def _serve(running: system.System) -> None:
     console.print(
         f"\nStill open: {running.url} (orders), {running.url}/docs (the API). Ctrl-C closes it.", soft_wrap=True
     )
+    for url in running.metrics:
+        console.print(f"Metrics: {url}", soft_wrap=True)
     with contextlib.suppress(KeyboardInterrupt):
         while True:
             running.children.check()

@@ -15,16 +15,12 @@ from demo.children import DemoError
 from demo.crash import Crash, kill_busy_slot
 from demo.orders import SIZES, make_bad_orders, make_order
 from demo.progress import RunProgress
-from demo.system import System
-
-ORDERS_IN_WORK = 4
-"""A customer comes when another one's pictures are ready: the latencies in the table are those of a busy shop, not of
-a queue that is longer than the workers can serve."""
+from demo.system import System, image_slots
 
 CRASH_AFTER = 0.4
 """Share of the orders after which a slot is killed."""
 
-STALL_SECONDS = 60.0
+STALL_SECONDS = 45.0
 """Without any task done for so long, what is missing will not come."""
 
 
@@ -65,6 +61,9 @@ def _reason(answer: httpx.Response) -> str:
 class Customers:
     """Post orders, keep a progress bar, and watch until everything is done.
 
+    A customer comes when an earlier one's pictures are ready, as many at a time as there are slots: the latencies in
+    the table are those of a busy shop, not of a queue that is longer than the workers can serve.
+
     Args:
         system: the running reference system.
         client: for its API.
@@ -88,7 +87,7 @@ class Customers:
         rows = [self._bar.add_task(name, total=count) for name, count in _stages(total)]
         waiting = iter(orders)
         last_done, last_move = -1, time.monotonic()
-        while len(self._progress.mailed) < total:
+        while len(self._progress.ended_orders()) < total:
             self._step(waiting, total)
             self._draw(rows)
             if (done := self._progress.tasks_done()) != last_done:
@@ -101,7 +100,7 @@ class Customers:
     def _step(self, waiting: Iterator[dict[str, Any]], total: int) -> None:
         self._progress.update()
         self._system.children.check()
-        if len(self._visit.posted) - len(self._progress.receipts) < ORDERS_IN_WORK:
+        if len(self._visit.posted) - len(self._progress.receipts | self._progress.failed_orders) < image_slots():
             order = next(waiting, None)
             if order is not None:
                 self._post(order)

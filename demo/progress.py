@@ -31,6 +31,8 @@ class RunProgress:
         self.receipts: set[str] = set()
         """Orders whose pictures and receipt are there."""
         self.failed: list[Entry] = []
+        self.failed_orders: set[str] = set()
+        """Orders whose mail will never come, because one of their tasks has failed."""
         self.rescues: list[Rescue] = []
         self.retries: Counter[str] = Counter()
         """By task."""
@@ -44,6 +46,10 @@ class RunProgress:
                 self._start(entry)
             else:
                 self._end(entry)
+
+    def ended_orders(self) -> set[str]:
+        """Orders for which nothing more will happen that matters."""
+        return self.failed_orders | self.mailed.keys()
 
     def tasks_done(self) -> int:
         return sum(map(len, self.done.values()))
@@ -64,6 +70,7 @@ class RunProgress:
             self._succeed(entry)
         else:
             self.failed.append(entry)
+            self.failed_orders.add(entry.order_id)
 
     def _succeed(self, entry: Entry) -> None:
         self.done[entry.task].setdefault(entry.task_id, entry.at)

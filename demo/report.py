@@ -16,22 +16,26 @@ from demo.customers import Visit
 from demo.orders import SIZES
 from demo.progress import RunProgress
 from demo.settings import DEFAULT_HOME, HOME_VARIABLE, ShopSettings
+from demo.system import celeriac_program
 
 TASKS_PER_ORDER = len(SIZES) + 2
-MOST_LINES = 20
-"""Problems that are printed one by one."""
+MOST_LINES = 12
+"""Problems of one kind that are printed one by one."""
 
 
 def problems(orders: int, progress: RunProgress, visit: Visit, found: Audit) -> list[str]:
-    """Everything for which the demo must not end well."""
-    lines = list(found.problems)
+    """Everything for which the demo must not end well: causes first, then what is missing on the disk."""
     lost = orders * TASKS_PER_ORDER - progress.tasks_done()
-    if lost:
-        lines.append(f"{lost} tasks did not end well")
-    lines += [f"{entry.order_id}: {entry.task} {entry.detail} ended as {entry.state}" for entry in progress.failed]
+    lines = [f"{lost} tasks did not end well"] if lost else []
     if visit.crash is not None and _rescue_seconds(visit, progress) is None:
         lines.append(f"{visit.crash.task.order_id}: the task of the killed slot never started again")
-    return lines
+    failed = [f"{entry.order_id}: {entry.task} {entry.detail} ended as {entry.state}" for entry in progress.failed]
+    return lines + _at_most(failed) + _at_most(found.problems)
+
+
+def _at_most(lines: Sequence[str]) -> list[str]:
+    more = len(lines) - MOST_LINES
+    return [*lines[:MOST_LINES], f"… and {more} more"] if more > 0 else list(lines)
 
 
 def results_table(progress: RunProgress, visit: Visit, found: Audit, refused_mails: int) -> Table:
@@ -75,15 +79,14 @@ def print_places(console: Console, shop: ShopSettings) -> None:
 
 
 def print_problems(console: Console, lines: Sequence[str]) -> None:
-    for line in lines[:MOST_LINES]:
-        console.print(f"  [red]✗[/] {line}", highlight=False)
-    if len(lines) > MOST_LINES:
-        console.print(f"  … and {len(lines) - MOST_LINES} more")
+    for line in lines:
+        console.print(f"  [red]✗[/] {line}", soft_wrap=True)
 
 
 def dead_letters_command(shop: ShopSettings) -> str:
+    """What to type to see them."""
     home = "" if shop.home == DEFAULT_HOME.absolute() else f"{HOME_VARIABLE}={shlex.quote(str(shop.home))} "
-    return f"{home}celeriac -A demo.shop dead list"
+    return f"{home}{shorten(Path(celeriac_program()))} -A demo.shop dead list"
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

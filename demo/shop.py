@@ -71,7 +71,7 @@ def resize(*, order_id: str, photo: str, size: str) -> dict[str, Any]:
     """Make one picture of an order's photo.  Running twice makes the same file."""
     target = shop.pictures / order_id / f"{size}.jpg"
     with Image.open(shop.uploads / photo) as image:
-        image.thumbnail((SIZES[size], SIZES[size]), Image.Resampling.LANCZOS)
+        image.thumbnail((SIZES[size], SIZES[size]))
         upright = ImageOps.exif_transpose(image).convert("RGB")
     partial = _partial(target)
     upright.save(partial, "JPEG", quality=88)

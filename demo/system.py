@@ -35,6 +35,8 @@ class System:
     """Of the API."""
     pools: tuple[str, ...]
     """The commands that started the two pools, for people to read."""
+    metrics: tuple[str, ...]
+    """URLs of the two pools' metrics, if they were asked for."""
 
 
 def image_slots() -> int:
@@ -67,17 +69,26 @@ def check_reachable(url: str) -> None:
         raise DemoError(f"Nothing answers at {parts.scheme}://{host}:{port}: {error}.") from error
 
 
-def start(children: Children, api: socket.socket, mail: socket.socket, seed: int) -> System:
-    """Start everything.  The children inherit the sockets, so connections wait in them until a child is ready."""
+def start(children: Children, api: socket.socket, mail: socket.socket, seed: int, *, metrics: bool) -> System:
+    """Start everything.  The children inherit the sockets, so connections wait in them until a child is ready.
+
+    Args:
+        children: what starts them.
+        api: the API's listening socket.
+        mail: the mail server's.
+        seed: of the mail server's failures.
+        metrics: whether the pools answer ``/metrics``.
+    """
     children.start("mail server", _module("mailserver", mail.fileno(), seed), [mail.fileno()])
-    images = _pool("images", "processes", image_slots(), "--time-limit=60")
-    email = _pool("email", "threads", EMAIL_THREADS)
-    image_pool = children.start("image pool", [_celeriac(), *images])
-    children.start("email pool", [_celeriac(), *email])
+    ports = [_free_port() for _ in range(2)] if metrics else [None, None]
+    images = _pool("images", "processes", image_slots(), ports[0])
+    email = _pool("email", "threads", EMAIL_THREADS, ports[1])
+    image_pool = children.start("image pool", [celeriac_program(), *images])
+    children.start("email pool", [celeriac_program(), *email])
     children.start("api", _module("api", api.fileno()), [api.fileno()])
     url = f"http://{HOST}:{api.getsockname()[1]}"
     commands = tuple(shlex.join(["celeriac", *arguments]) for arguments in (images, email))
-    return System(children, image_pool, url, commands)
+    return System(children, image_pool, url, commands, tuple(f"http://{HOST}:{port}/metrics" for port in ports if port))
 
 
 def wait_ready(system: System) -> float:
@@ -95,7 +106,7 @@ def wait_ready(system: System) -> float:
                     return time.monotonic() - started
             except httpx.TransportError:  # not even the API is there yet
                 time.sleep(0.05)
-    raise DemoError(f"The workers did not answer within {READY_SECONDS:g} s; see the logs.")
+    raise DemoError(f"The workers did not answer within {READY_SECONDS:g} s.{system.children.tails()}")
 
 
 def environment(shop: ShopSettings) -> dict[str, str]:
@@ -107,14 +118,22 @@ def _module(name: str, *arguments: int) -> list[str]:
     return [sys.executable, "-m", f"demo.{name}", *map(str, arguments)]
 
 
-def _pool(queue: str, pool: str, concurrency: int, *more: str) -> list[str]:
+def _free_port() -> int:
+    with listen(0, "metrics") as probe:
+        return int(probe.getsockname()[1])
+
+
+def _pool(queue: str, pool: str, concurrency: int, http_port: int | None) -> list[str]:
+    limit = ["--time-limit=60"] if pool == "processes" else []  # a thread cannot be killed
+    http = [f"--http-port={http_port}", f"--http-host={HOST}"] if http_port else []
     return [
         *("-A", "demo.shop", "worker", f"--pool={pool}", f"--concurrency={concurrency}"),
-        *("-Q", queue, "-n", f"{queue}@%h", "--loglevel=INFO", *more),
+        *("-Q", queue, "-n", f"{queue}@%h", "--loglevel=INFO", *limit, *http),
     ]
 
 
-def _celeriac() -> str:
+def celeriac_program() -> str:
+    """The ``celeriac`` command that belongs to this Python."""
     beside = Path(sys.executable).with_name("celeriac")
     command = str(beside) if beside.exists() else shutil.which("celeriac")
     if command is None:

@@ -28,13 +28,14 @@ from tests.helpers import wait_until
 
 ROOT = Path(__file__).parent.parent
 START_SECONDS = 60.0
+WIDE = {**os.environ, "COLUMNS": "160"}
 
 
 def run_demo(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "demo", *map(str, arguments)],
         cwd=ROOT,
-        env={**os.environ, "COLUMNS": "160"},
+        env=WIDE,
         capture_output=True,
         text=True,
         timeout=110,
@@ -69,7 +70,8 @@ def open_shop(tmp_path) -> Iterator[subprocess.Popen[str]]:
             stderr=subprocess.STDOUT,
         )
     try:
-        wait_until(lambda: "Still open" in log.read_text(), START_SECONDS, log.read_text)
+        wait_until(lambda: "Still open" in log.read_text() or demo.poll() is not None, START_SECONDS, log.read_text)
+        assert demo.poll() is None, log.read_text()
         yield demo
     finally:
         demo.terminate()
@@ -116,6 +118,22 @@ def test_a_second_run_in_the_same_folder_starts_afresh(tmp_path):
 
     assert (first.returncode, second.returncode) == (0, 0), second.stdout + second.stderr
     assert figure(second.stdout, "mails") == "2"
+
+
+def test_what_is_missing_is_named_and_the_exit_status_says_so(tmp_path):
+    home = tmp_path / "shop"
+    command = [sys.executable, "-m", "demo", "--orders", "30", "--output", str(home)]
+    with subprocess.Popen(command, cwd=ROOT, env=WIDE, stdout=subprocess.PIPE, text=True) as demo:
+        wait_until(lambda: list(home.glob("receipts/*.html")) or demo.poll() is not None, START_SECONDS)
+        for photo in (home / "uploads").iterdir():
+            photo.write_bytes(b"no photo any more")
+        output, _ = demo.communicate(timeout=100)
+
+    assert demo.returncode == 1, output
+    assert int(figure(output, "lost")) > 0
+    assert re.search(r"SHOP-000\d\d: picture large is missing", output)
+    assert re.search(r"SHOP-000\d\d: resize \w+ ended as FAILURE", output)
+    assert "celeriac -A demo.shop dead list" in output
 
 
 # -- nothing is left behind ----------------------------------------------------------------------------------------
