@@ -16,6 +16,7 @@ from typing import Any
 
 from billiard.einfo import ExceptionInfo
 from celery import signals
+from celery._state import _set_task_join_will_block
 from celery.app.trace import TraceInfo, setup_worker_optimizations, traceback_clear
 from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, Terminated, TimeLimitExceeded
 from celery.utils.saferepr import saferepr
@@ -31,12 +32,14 @@ from celeriac.compat.records import PlainRecords
 from celeriac.compat.sending import due_at
 from celeriac.compat.verdicts import (
     Verdicts,
+    as_given,
     back_to_tail,
     collected_outcome,
     format_error,
     ignores_result,
     make_request,
 )
+from celeriac.compat.worker_request import worker_request
 from celeriac.engine.runner import Fate
 from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery, Message
 from celeriac.outcome import DeadReason, Outcome, ReadyChord, State
@@ -92,6 +95,7 @@ class CeleryRunner:
         app = self._app
         setup_worker_optimizations(app, self._hostname)
         context.install(app)
+        _set_task_join_will_block(True)
         app.loader.init_worker_process()
         self._pid = os.getpid()
         self._records = PlainRecords(app)
@@ -250,6 +254,9 @@ class CeleryRunner:
         if expired or (self._any_revoked and is_revoked(job.task_id, headers)):
             why = "expired" if expired else "revoked"
             return self._verdicts.revoked(job, why, terminated=False, signum=None, expired=expired)
+        if signals.task_received.receivers:
+            received = worker_request(self._app, job, (args, kwargs, embed), self._hostname)
+            signals.task_received.send(sender=self, request=received)
         if job.redelivered and self._stores_apart:
             return self._settled_before(job, request) or request
         return request
@@ -324,7 +331,8 @@ class CeleryRunner:
 
     def _success(self, job: TaskJob, request: Request, value: Any) -> Outcome:
         own = request.__dict__
-        guarded = job.redelivered
+        # A task that sent its own retry and went on all the same: the first to finish is the one that counts.
+        guarded = job.redelivered or bool(own.get("retries"))
         if not (own["followed"] or "held" in own):
             if ignores_result(job.plan, request):
                 return Outcome(job.delivery, State.SUCCEEDED)
@@ -385,15 +393,14 @@ class CeleryRunner:
         if isinstance(error, Retry):
             TraceInfo("RETRY", error).handle_error_state(task, request, call_errbacks=False)
             return Outcome(delivery, State.RETRYING, publish=held(request)), "RETRY"
-        trace = format_error(error)
-        TraceInfo("FAILURE", error).handle_error_state(task, request)
+        einfo = TraceInfo("FAILURE", error).handle_error_state(task, request)
         outcome = Outcome(delivery, State.FAILED, publish=held(request), guarded=job.redelivered)
-        if job.plan.late and task.acks_on_failure_or_timeout is False:
+        if job.plan.late and not job.plan.ack_failures:
             return outcome._replace(dead=None), "FAILURE"
         if task.throws and isinstance(error, task.throws):
             return outcome, "FAILURE"
         return outcome._replace(
-            dead=self._verdicts.dead(_reason(error), error, headers=job.headers, trace=trace)
+            dead=self._verdicts.dead(_reason(error), error, headers=job.headers, trace=str(einfo.traceback))
         ), "FAILURE"
 
     def _rejected(self, job: TaskJob, request: Request, error: Reject) -> tuple[Outcome, str]:
@@ -447,9 +454,14 @@ class CeleryRunner:
     # -- the rest of the contract ----------------------------------------------------------------------------------
 
     def complete_chord(self, chord: ReadyChord, parts: Sequence[bytes]) -> Outcome:
-        """See :class:`~celeriac.engine.runner.Runner`."""
+        """See :class:`~celeriac.engine.runner.Runner`.  The member that came last is the callback's parent."""
+        member = self.prepare(chord.outcome.delivery)
         with collecting(Collector()) as collector:
-            chords.publish_callback(self._app.backend, chord.part, parts)
+            if isinstance(member, TaskJob):
+                with context.current(member.plan.task, self._verdicts.request_of(member)):
+                    chords.publish_callback(self._app.backend, chord.part, parts)
+            else:
+                chords.publish_callback(self._app.backend, chord.part, parts)
         outcome = chord.outcome._replace(
             chord_parts=(), results=(), chords_done=(*chord.outcome.chords_done, chord.part.group_id)
         )
@@ -483,8 +495,8 @@ class CeleryRunner:
         """See :class:`~celeriac.engine.runner.Runner`."""
         if reason == "soft":
             trace_log.warning("Soft time limit (%gs) exceeded for %s", limit, job.name)
-            return SoftTimeLimitExceeded(limit)
-        return TimeLimitExceeded(limit) if reason == "hard" else Terminated(limit)
+            return SoftTimeLimitExceeded(as_given(limit))
+        return TimeLimitExceeded(as_given(limit)) if reason == "hard" else Terminated(limit)
 
 
 def held(request: Request) -> tuple[Message, ...]:
