@@ -16,6 +16,9 @@ from benchmarks.runner import Runner
 from benchmarks.site import ROOT
 from benchmarks.systems import SYSTEMS
 
+WIDTH = 130
+"""Columns for tables that go to a file."""
+
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Celeriac against Celery and its peers.")
@@ -59,6 +62,8 @@ def effort_of(options: argparse.Namespace) -> Effort:
 def main() -> None:
     options = parse()
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH)
     chosen = cases(options.rows or ROWS, Choice(options.results, options.rtt, frozenset(options.only)))
     outcome = Outcome(vars(options))
     try:

@@ -46,10 +46,12 @@ def against(
 
 
 def against_fastest_peer(outcome: Outcome) -> float | None:
-    rates = [value(outcome, Case("drain", peer.name), "rate") for peer in PEERS]
-    return quotient(
-        value(outcome, Case("drain", "celeriac"), "rate"), max((rate or 0.0 for rate in rates), default=0.0)
-    )
+    """Only when all peers were tried: the fastest of some says nothing."""
+    cases = [Case("drain", peer.name) for peer in PEERS]
+    if not set(cases) <= set(outcome.cases):
+        return None
+    fastest = max(value(outcome, case, "rate") or 0.0 for case in cases)
+    return quotient(value(outcome, Case("drain", "celeriac"), "rate"), fastest)
 
 
 def batch_against_delay(outcome: Outcome) -> float | None:
