@@ -228,3 +228,45 @@ def hoard(key, mebibytes):
 
 
 hoarded: list[bytes] = []
+
+
+# -- values that no store takes ----------------------------------------------------------------------------------------
+
+
+@shared_task
+def length(text):
+    return len(text)
+
+
+@shared_task
+def unspeakable(kind):
+    """Return what cannot be encoded."""
+    nested: list = []
+    for _ in range(100_000):
+        nested = [nested]
+    return {"object": object(), "nan-key": {(1, 2): 3}, "deep": nested, "surrogate": "\ud800"}[kind]
+
+
+class UnprintableError(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+class UnpicklableError(Exception):
+    def __init__(self, one, two):
+        super().__init__()
+        self.lock = open(os.devnull)  # noqa: PTH123, SIM115 - something that cannot be pickled
+
+
+@shared_task
+def unspeakable_error(kind):
+    """Raise what cannot be encoded."""
+    errors = {
+        "surrogate": ValueError("\ud800"),
+        "unprintable": UnprintableError(),
+        "unpicklable": UnpicklableError(1, 2),
+        "huge": ValueError("x" * 5_000_000),
+    }
+    raise errors[kind]

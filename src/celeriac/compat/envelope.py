@@ -131,4 +131,4 @@ def amend(raw: bytes, **headers: Any) -> bytes:
 def priority_of(envelope: Envelope) -> int:
     """The message's priority; 0 where it does not say."""
     priority = envelope["properties"].get("priority")
-    return max(0, min(priority, 255)) if isinstance(priority, int) else 0
+    return max(0, min(priority, 255)) if type(priority) is int else 0

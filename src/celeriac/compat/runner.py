@@ -38,6 +38,7 @@ from celeriac.compat.verdicts import (
     format_error,
     ignores_result,
     make_request,
+    one_line,
 )
 from celeriac.compat.worker_request import worker_request
 from celeriac.engine.runner import Fate
@@ -489,7 +490,14 @@ class CeleryRunner:
 
     def unsettleable(self, outcome: Outcome, error: Exception) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
-        return self._verdicts.unsettleable(outcome, error)
+        trace_log.error("The outcome of a task could not be stored: %s", one_line(error))
+        try:
+            envelope = decode(outcome.delivery.raw)
+            return self._verdicts.failed(
+                self._job(outcome.delivery, envelope, envelope["headers"]), error, DeadReason.FAILED
+            )
+        except Exception:
+            return self._verdicts.refused(outcome.delivery, error)
 
     def interruption(self, job: Job, reason: str, limit: float) -> BaseException:
         """See :class:`~celeriac.engine.runner.Runner`."""

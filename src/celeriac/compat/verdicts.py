@@ -13,7 +13,7 @@ from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from kombu.serialization import prepare_accept_content
 
 from celeriac.compat.collect import Collector, collecting
-from celeriac.compat.envelope import amend, decode, decode_body, priority_of
+from celeriac.compat.envelope import amend, decode_body, priority_of
 from celeriac.compat.jobs import Request, TaskJob, has_own
 from celeriac.engine.runner import Fate
 from celeriac.message import CRASHES_HEADER, Delivery, Message
@@ -92,12 +92,9 @@ class Verdicts:
                 logger.exception("The failure of %s could not be recorded", task_id)
         return collected_outcome(outcome, collector)
 
-    def unsettleable(self, outcome: Outcome, error: Exception) -> Outcome:
-        """An outcome that the store refuses: the message is dead-lettered, and nothing else of it is written."""
-        logger.error("The outcome of a task could not be stored (%s); dead-lettering its message", error)
-        headers = headers_of(outcome.delivery.raw)
-        letter = self.dead(DeadReason.FAILED, error, headers=headers)
-        return Outcome(outcome.delivery, State.FAILED, dead=letter)
+    def refused(self, delivery: Delivery, error: Exception) -> Outcome:
+        """A message whose outcome the store refuses and of which nothing can be read: dead-lettered, and nothing else."""
+        return Outcome(delivery, State.FAILED, dead=self.dead(DeadReason.FAILED, error))
 
     # -- owners that are gone --------------------------------------------------------------------------------------
 
@@ -251,18 +248,9 @@ def back_to_tail(job: TaskJob) -> Outcome:
     return Outcome(job.delivery, State.INTERRUPTED, publish=(message,))
 
 
-def headers_of(raw: bytes) -> dict[str, Any]:
-    """A message's headers as far as it can be read."""
-    try:
-        headers = decode(raw).get("headers")
-    except ValueError:
-        return {}
-    return headers if isinstance(headers, dict) else {}
-
-
 def whole(value: Any) -> int:
     """A whole number from a header that anybody may have written."""
-    return value if isinstance(value, int) and 0 <= value < 2**31 else 0
+    return value if type(value) is int and 0 <= value < 2**31 else 0
 
 
 def format_error(error: BaseException) -> str:

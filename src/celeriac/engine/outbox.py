@@ -63,7 +63,17 @@ class Settler:
         except PASSING:
             raise
         except Exception as error:
-            self.settle_condemned(owner, [self._runner.unsettleable(outcome, error)])
+            self.dead_letter(outcome, error, lambda instead: self.settle_condemned(owner, [instead]))
+
+    def dead_letter(self, outcome: Outcome, error: Exception, settle: Callable[[Outcome], object]) -> None:
+        """Settle an outcome that the store refuses for good as a failure; when it does not take that either, without a result."""
+        instead = self._runner.unsettleable(outcome, error)
+        try:
+            settle(instead)
+        except PASSING:
+            raise
+        except Exception:
+            settle(Outcome(outcome.delivery, instead.state, dead=instead.dead))
 
     def settle_condemned(self, owner: str, outcomes: Sequence[Outcome]) -> Settlement:
         """Settle everything that these outcomes say on behalf of an owner that is gone."""
@@ -201,7 +211,7 @@ class Outbox:
         except PASSING:
             raise
         except Exception as error:
-            self._settler.turn(owner, [self._runner.unsettleable(outcome, error)], (), 0)
+            self._settler.dead_letter(outcome, error, lambda instead: self._settler.turn(owner, [instead], (), 0))
 
     def _report_fenced(self, owner: str, count: int) -> None:
         logger.warning("%d outcomes were refused: their leases had been taken over, or were settled before", count)
