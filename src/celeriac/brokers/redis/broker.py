@@ -105,11 +105,11 @@ class RedisBroker(Broker):
         by_list: dict[str, list[bytes]] = {}
         for message in messages:
             by_list.setdefault(self.list_key(message.queue, message.priority), []).append(message.raw)
-        with self._redis.call() as client:
-            if len(by_list) == 1:
-                ((key, raws),) = by_list.items()
-                client.lpush(key, *raws)
-            elif by_list:
+        if len(by_list) == 1:
+            ((key, raws),) = by_list.items()
+            self._redis.execute("LPUSH", key, *raws)
+        elif by_list:
+            with self._redis.call() as client:
                 pipe = client.pipeline(transaction=True)
                 for key, raws in by_list.items():
                     pipe.lpush(key, *raws)

@@ -6,9 +6,10 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from celeriac.brokers.redis.options import RedisOptions
+from celeriac.brokers.redis.wire import Wire
 from celeriac.errors import (
     ConfigurationError,
     MissingExtra,
@@ -25,9 +26,6 @@ try:
     from redis.retry import Retry
 except ImportError as error:  # pragma: no cover - depends on what is installed
     raise MissingExtra("Redis", "redis") from error
-
-if TYPE_CHECKING:
-    from redis.client import Pipeline
 
 OLDEST_SERVER = (6, 2)
 """``BLMOVE`` and ``RPOP`` with a count came with it."""
@@ -74,6 +72,7 @@ class RedisConnection:
         self.address = (known.get("host"), known.get("port"), known.get("path"))
         self.database = int(known.get("db") or 0)
         self.client: redis.Redis = redis.Redis(connection_pool=self.pool)
+        self._wire = Wire(self.pool)
 
     @contextmanager
     def call(self) -> Iterator[redis.Redis]:
@@ -89,27 +88,34 @@ class RedisConnection:
 
     def run_all(self, calls: Sequence[tuple[str, Sequence[Any], Sequence[Any]]]) -> list[Any]:
         """Run several scripts in one round trip; raise the first error."""
-        with self.call() as client:
+        self._prepare()
+        self.round_trips += 1
+        with translated(self.options):
             try:
-                return self._send(client, calls)
+                return self._send(calls)
             except redis.exceptions.NoScriptError:
                 # The server was restarted or its scripts were flushed.  Nothing of a pipeline whose first script was
                 # missing has run, because all are loaded and lost together.
                 self._load()
-                return self._send(client, calls)
+                return self._send(calls)
 
-    def _send(self, client: redis.Redis, calls: Sequence[tuple[str, Sequence[Any], Sequence[Any]]]) -> list[Any]:
-        if len(calls) == 1:
-            name, keys, args = calls[0]
-            return [client.evalsha(self._scripts[name].sha, len(keys), *keys, *args)]
-        pipe: Pipeline = client.pipeline(transaction=False)
-        for name, keys, args in calls:
-            pipe.evalsha(self._scripts[name].sha, len(keys), *keys, *args)
-        replies = pipe.execute(raise_on_error=False)
+    def execute(self, *command: Any) -> Any:
+        """Run one plain command."""
+        self._prepare()
+        self.round_trips += 1
+        with translated(self.options):
+            (reply,) = self._wire.execute([command])
+            if isinstance(reply, Exception):
+                raise reply
+            return reply
+
+    def _send(self, calls: Sequence[tuple[str, Sequence[Any], Sequence[Any]]]) -> list[Any]:
+        commands = [("EVALSHA", self._scripts[name].sha, len(keys), *keys, *args) for name, keys, args in calls]
+        replies = self._wire.execute(commands)
         for reply in replies:
             if isinstance(reply, Exception):
                 raise reply
-        return list(replies)
+        return replies
 
     def _prepare(self) -> None:
         if not self._prepared:
@@ -132,7 +138,8 @@ class RedisConnection:
         self.round_trips += 1
 
     def close(self) -> None:
-        """Give up all connections."""
+        """Give up the connections."""
+        self._wire.close()
         self.pool.disconnect()
 
 

@@ -1,0 +1,77 @@
+"""Commands of the hot path, sent without redis-py's client around its connection.
+
+Taking a connection from the pool, seeing whether it is alive, and trying again when it is not take redis-py longer than most of
+our commands take the server.  Here each thread keeps one connection, and only one that has rested is looked at first.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+RESTED_SECONDS = 1.0
+"""After so long without use a connection may have been closed by the server or by something on the way."""
+
+
+class Wire:
+    """One connection per thread to one server."""
+
+    def __init__(self, pool: redis.ConnectionPool) -> None:
+        self._pool = pool
+        self._mine = threading.local()
+
+    def execute(self, commands: Sequence[Sequence[Any]]) -> list[Any]:
+        """Send commands in one round trip and return their replies; an error reply is returned, not raised.
+
+        Raises:
+            redis.exceptions.RedisError, OSError: the connection failed; the commands may or may not have been carried out.
+        """
+        connection = self._connection()
+        try:
+            packed = connection.pack_command(*commands[0]) if len(commands) == 1 else connection.pack_commands(commands)
+            connection.send_packed_command(packed, check_health=False)
+            replies = [_reply(connection) for _ in commands]
+        except BaseException:  # also an exception that a signal's handler raised: the replies are still to come
+            self._mine.connection = None
+            connection.disconnect()
+            raise
+        self._mine.used_at = time.monotonic()
+        return replies
+
+    def _connection(self) -> Any:
+        connection = getattr(self._mine, "connection", None)
+        if connection is not None and time.monotonic() - self._mine.used_at > RESTED_SECONDS and _is_closed(connection):
+            connection.disconnect()
+            connection = None
+        if connection is None:
+            connection = self._pool.connection_class(**self._pool.connection_kwargs)
+            connection.connect()
+            self._mine.connection = connection
+            self._mine.used_at = time.monotonic()
+        return connection
+
+    def close(self) -> None:
+        """Give up this thread's connection.  Those of other threads go with their threads."""
+        connection = getattr(self._mine, "connection", None)
+        if connection is not None:
+            self._mine.connection = None
+            connection.disconnect()
+
+
+def _reply(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except redis.exceptions.ResponseError as error:
+        return error
+
+
+def _is_closed(connection: Any) -> bool:
+    """Whether a connection that waits for nothing has something to say: that it was closed."""
+    try:
+        return bool(connection.can_read(timeout=0))
+    except (redis.exceptions.ConnectionError, OSError):
+        return True
