@@ -28,7 +28,8 @@ def wheel(tmp_path_factory):
 
 
 def declared_version():
-    return re.search(r'^version = "(.+)"$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    source = (ROOT / "src/celeriac/version.py").read_text()
+    return re.search(r'^__version__ = "(.+)"$', source, re.MULTILINE)[1]
 
 
 def test_the_wheel_says_that_it_is_typed(wheel):

@@ -2,7 +2,6 @@
 
 from celeriac.compat.app import Celery, upgrade
 from celeriac.errors import CeleriacError, QueueFull
-
-__version__ = "0.1.0"
+from celeriac.version import __version__
 
 __all__ = ["CeleriacError", "Celery", "QueueFull", "__version__", "upgrade"]

@@ -9,13 +9,12 @@ import celery
 from kombu.utils.url import maybe_sanitize_url
 
 from celeriac.compat import connect
-
-VERSION = "0.1.0"
+from celeriac.version import __version__
 
 
 def banner(worker: Any) -> str:
     """Everything that a person wants to know before the first task runs."""
-    lines = [f"\nceleriac {VERSION} (celery {celery.__version__})  {worker.hostname}\n"]
+    lines = [f"\nceleriac {__version__} (celery {celery.__version__})  {worker.hostname}\n"]
     lines += [f"  {name:<9} {text}" for name, text in _facts(worker)]
     lines += _differences(worker)
     if worker.loglevel <= logging.INFO:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
+from celery import __version__ as celery_version
 from celery.bin import worker as celery_worker
 from celery.bin.base import CeleryCommand, CeleryDaemonCommand, CeleryOption, handle_preload_options
 from celery.bin.celery import celery as original
@@ -14,6 +15,7 @@ from celery.utils.nodenames import node_format
 
 from celeriac.compat.app import upgrade
 from celeriac.compat.options import POOLS
+from celeriac.version import __version__
 
 logger = get_logger(__name__)
 
@@ -35,6 +37,9 @@ def celery_group() -> click.Group:
 @click.pass_context
 def _with_upgrade(context: click.Context, /, **options: Any) -> Any:
     assert original.callback is not None
+    if options["version"]:
+        click.echo(f"celeriac {__version__} (celery {celery_version})")
+        context.exit()
     result = context.invoke(original.callback, **options)
     upgrade(context.obj.app)
     return result

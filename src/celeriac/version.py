@@ -1,0 +1,3 @@
+"""This package's version.  The only place that states it."""
+
+__version__ = "0.1.0"
