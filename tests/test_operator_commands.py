@@ -16,6 +16,7 @@ from celery.bin.base import CLIContext
 from click.testing import CliRunner
 
 from celeriac.cli.dead import dead
+from celeriac.cli.purge import purge
 from celeriac.cli.queues import queues
 from celeriac.cli.release import release
 from celeriac.compat import connect
@@ -276,6 +277,26 @@ def test_dead_letters_are_discarded(run, broker):
 
 
 # -- queues ------------------------------------------------------------------------------------------------------------
+
+
+def test_purging_erases_what_waits_and_what_is_scheduled(run, broker):
+    broker.register("worker", ["celery"], LONG)
+    broker.publish([Message("celery", envelope("late")), Message("celery", envelope("late"), due=time.time() + 100)])
+
+    result = run(purge, "--force")
+
+    assert "2 messages" in result.output
+    (depth,) = broker.depth(["celery"])
+    assert (depth.ready, depth.scheduled) == (0, 0)
+
+
+def test_purging_asks_first(run, broker):
+    broker.publish([Message("celery", envelope("late"))])
+
+    result = run(purge, typed="n\n")
+
+    assert result.exit_code == 1
+    assert broker.depth(["celery"])[0].ready == 1
 
 
 def test_queues_are_measured(run, broker):

@@ -9,13 +9,14 @@ from typing import Any
 import click
 
 from celeriac.cli.dead import dead
+from celeriac.cli.purge import purge
 from celeriac.cli.queues import queues
 from celeriac.cli.release import release
 from celeriac.cli.worker import worker
 from celeriac.compat.command_line import celery_group
 from celeriac.errors import CeleriacError
 
-OWN_COMMANDS = (worker, dead, queues, release)
+OWN_COMMANDS = (worker, dead, queues, release, purge)
 
 
 def command() -> click.Group:
