@@ -10,7 +10,7 @@ import pytest
 from celery.exceptions import WorkerLostError
 
 from tests.helpers import wait_until
-from tests.workers import Stage, is_alive
+from tests.workers import Stage, is_alive, measured
 
 KILLS = 20
 AGAIN_SECONDS = 1.0
@@ -33,7 +33,7 @@ def kill_and_measure(stage, key):
     return again.at - killed_at
 
 
-def test_a_late_acknowledged_task_runs_again_within_a_second_and_nothing_else_is_disturbed(stage, record_property):
+def test_a_late_acknowledged_task_runs_again_within_a_second_and_nothing_else_is_disturbed(stage):
     with stage.worker(concurrency=2) as worker:
         bystander = stage.send("hold", "bystander", "end")
         stage.wait_for("started", "bystander")
@@ -52,8 +52,9 @@ def test_a_late_acknowledged_task_runs_again_within_a_second_and_nothing_else_is
         wait_until(lambda: len(worker.slots()) == 2)
         assert set(stage.effects.count("ran").values()) == {1}
         assert len(stage.effects.of("ran")) == KILLS * 11 + 1
-    record_property("median_seconds", sorted(times)[KILLS // 2])
-    record_property("worst_seconds", max(times))
+    measured(
+        f"running again after a kill: median {sorted(times)[KILLS // 2]:.3f} s, worst of {KILLS}: {max(times):.3f} s"
+    )
     assert max(times) < AGAIN_SECONDS
     assert stage.dead() == []
 
@@ -96,7 +97,7 @@ def test_a_task_that_kills_its_slot_every_time_is_given_up_after_a_bounded_numbe
         assert stage.send("note", "after").get(timeout=10) == "after"
 
 
-@pytest.mark.parametrize("code", [0, 1, 3, 5])
+@pytest.mark.parametrize("code", [0, 5])
 def test_a_task_that_ends_its_process_is_lost_like_one_that_was_killed(stage, code):
     with stage.worker(concurrency=1):
         results = stage.send_many("note", [f"before-{n}" for n in range(5)])

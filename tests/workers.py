@@ -200,6 +200,11 @@ class Worker:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
 
+def measured(text: str) -> None:
+    """Show a figure (``pytest -rP``)."""
+    sys.stdout.write(f"measured: {text}\n")
+
+
 def children(pid: int) -> list[int]:
     """Process ids of a process's children; none when it is gone."""
     try:

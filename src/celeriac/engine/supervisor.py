@@ -309,7 +309,9 @@ class Supervisor:
 
     def stop(self, how: Shutdown) -> None:
         """Ask to stop, from any thread or a signal handler."""
-        self._shutdown = max(self._shutdown, how)
+        if how > self._shutdown:
+            self._deadline = time.monotonic() + self.settings.soft_shutdown_seconds  # before anybody looks at it
+            self._shutdown = how
         self._wake()
 
     @property
@@ -329,7 +331,6 @@ class Supervisor:
             self.node.bus.emit(WorkerStopping(self.settings.node, self._shutdown.name.lower()))
         if self._shutdown == Shutdown.COLD:
             return
-        self._deadline = time.monotonic() + self.settings.soft_shutdown_seconds
         for slot in self.roster.all():
             slot.order("stop")
 
