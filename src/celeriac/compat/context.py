@@ -6,6 +6,8 @@ Celery keeps them per thread.  Coroutines of one thread take turns, so in a work
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -61,6 +63,18 @@ class ContextStack:
 
 task_stack = ContextStack("celeriac_tasks")
 """The stack of current tasks in a worker."""
+
+
+@contextmanager
+def current(task: Any, request: Any) -> Iterator[None]:
+    """Make a task and its request the current ones for a while, in a slot or outside."""
+    celery._state._task_stack.push(task)
+    task.request_stack.push(request)
+    try:
+        yield
+    finally:
+        task.request_stack.pop()
+        celery._state._task_stack.pop()
 
 
 def install(app: Any) -> None:

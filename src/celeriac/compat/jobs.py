@@ -27,6 +27,8 @@ class Plan:
     """What running a task takes, worked out once per task and process."""
 
     __slots__ = (
+        "ack_failures",
+        "ack_timeouts",
         "after_return",
         "before_start",
         "fun",
@@ -50,6 +52,9 @@ class Plan:
         self.fun = task.run if type(task).__call__ is BaseTask.__call__ else task
         self.is_async = is_coroutine_task(task)
         self.late = bool(task.acks_late)
+        # Celery 5.6 has one option for both.
+        self.ack_failures = getattr(task, "acks_on_failure", task.acks_on_failure_or_timeout) is not False
+        self.ack_timeouts = getattr(task, "acks_on_timeout", task.acks_on_failure_or_timeout) is not False
         self.ignore_result = bool(task.ignore_result)
         self.store_errors = bool(task.store_errors_even_if_ignored)
         self.track_started = bool(task.track_started)

@@ -11,6 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import coroutine
 from typing import Any
 
@@ -40,7 +41,7 @@ from celeriac.compat.verdicts import (
     make_request,
     one_line,
 )
-from celeriac.compat.worker_request import worker_request
+from celeriac.compat.worker_request import announce
 from celeriac.engine.runner import Fate
 from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery, Message
 from celeriac.outcome import DeadReason, Outcome, ReadyChord, State
@@ -256,8 +257,7 @@ class CeleryRunner:
             why = "expired" if expired else "revoked"
             return self._verdicts.revoked(job, why, terminated=False, signum=None, expired=expired)
         if signals.task_received.receivers:
-            received = worker_request(self._app, job, (args, kwargs, embed), self._hostname)
-            signals.task_received.send(sender=self, request=received)
+            announce(signals.task_received, self, self._app, job, (args, kwargs, embed), self._hostname)
         if job.redelivered and self._stores_apart:
             return self._settled_before(job, request) or request
         return request
@@ -300,7 +300,7 @@ class CeleryRunner:
         if plan.track_started and not ignores_result(plan, request):
             started = {"pid": self._pid, "hostname": self._hostname}
             plan.task.backend.store_result(job.task_id, started, "STARTED", request=request)
-        if self._log_info or self._bus.listening:
+        if self._log_info or self._bus.listening or signals.task_success.receivers:
             job.started_at = time.monotonic()
         if plan.before_start is not None:
             plan.before_start(job.task_id, request.args, request.kwargs)
@@ -456,17 +456,24 @@ class CeleryRunner:
 
     def complete_chord(self, chord: ReadyChord, parts: Sequence[bytes]) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`.  The member that came last is the callback's parent."""
-        member = self.prepare(chord.outcome.delivery)
-        with collecting(Collector()) as collector:
-            if isinstance(member, TaskJob):
-                with context.current(member.plan.task, self._verdicts.request_of(member)):
-                    chords.publish_callback(self._app.backend, chord.part, parts)
-            else:
-                chords.publish_callback(self._app.backend, chord.part, parts)
+        with self._as_current(chord.outcome.delivery), collecting(Collector()) as collector:
+            chords.publish_callback(self._app.backend, chord.part, parts)
         outcome = chord.outcome._replace(
             chord_parts=(), results=(), chords_done=(*chord.outcome.chords_done, chord.part.group_id)
         )
         return collected_outcome(outcome, collector)
+
+    def _as_current(self, delivery: Delivery) -> AbstractContextManager[None]:
+        """Make a delivery that has run the current task again, as far as it can be read."""
+        try:
+            envelope = decode(delivery.raw)
+            headers = envelope.get("headers")
+            job = self._job(
+                delivery, envelope, headers if headers and "task" in headers else self._first_protocol(envelope)
+            )
+        except Exception:  # it was refused for the same reason
+            return nullcontext()
+        return context.current(job.plan.task, self._verdicts.request_of(job))
 
     def recover(self, delivery: Delivery, fate: Fate, detail: str) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""

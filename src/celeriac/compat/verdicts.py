@@ -15,6 +15,7 @@ from kombu.serialization import prepare_accept_content
 from celeriac.compat.collect import Collector, collecting
 from celeriac.compat.envelope import amend, decode_body, priority_of
 from celeriac.compat.jobs import Request, TaskJob, has_own
+from celeriac.compat.worker_request import announce
 from celeriac.engine.runner import Fate
 from celeriac.message import CRASHES_HEADER, Delivery, Message
 from celeriac.outcome import DeadLetter, DeadReason, Outcome, State
@@ -127,10 +128,9 @@ class Verdicts:
         return f"{job.name} was acknowledged early and is not started again: {what}"
 
     def _timed_out(self, job: TaskJob, detail: str) -> Outcome:
-        error = TimeLimitExceeded(float(detail) if detail else job.hard_limit)
+        error = TimeLimitExceeded(as_given(float(detail) if detail else job.hard_limit))
         logger.error("Hard time limit (%ss) exceeded for %s[%s]", detail, job.name, job.task_id)
-        task = job.plan.task
-        if job.plan.late and task.acks_on_failure_or_timeout is False:
+        if job.plan.late and not job.plan.ack_timeouts:
             return Outcome(job.delivery, State.INTERRUPTED, requeue=amend(job.delivery.raw))
         return self.failed(job, error, DeadReason.TIME_LIMIT)
 
@@ -153,7 +153,8 @@ class Verdicts:
         except type(error):
             einfo = ExceptionInfo()
         store = job.plan.store_errors or not ignores_result(job.plan, request)
-        task.backend.mark_as_failure(job.task_id, error, einfo.traceback, request=request, store_result=store)
+        # As Celery does, without a traceback: it would lead here and not to what the task was doing.
+        task.backend.mark_as_failure(job.task_id, error, request=request, store_result=store)
         task.on_failure(error, job.task_id, request.args, request.kwargs, einfo)
         if has_own(task, "after_return"):
             task.after_return("FAILURE", error, job.task_id, request.args, request.kwargs, None)
@@ -168,13 +169,16 @@ class Verdicts:
     def revoked(self, job: TaskJob, why: str, *, terminated: bool, signum: str | None, expired: bool) -> Outcome:
         """A task that is not to run, or not any more."""
         request = self.request_of(job)
+        embed = {name: request.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
+        body = (request.args, request.kwargs, embed)
         with collecting(Collector()) as collector:
             store = not ignores_result(job.plan, request)
             reason = "expired" if expired else "terminated" if terminated else "revoked"
             job.plan.task.backend.mark_as_revoked(job.task_id, reason, request=request, store_result=store)
-        signals.task_revoked.send(
-            sender=job.plan.task, request=request, terminated=terminated, signum=signum, expired=expired
-        )
+        announce(
+            signals.task_revoked, job.plan.task, self._app, job, body, self._hostname,
+            terminated=terminated, signum=signum, expired=expired,
+        )  # fmt: skip
         logger.info("Discarding %s task: %s[%s]", why, job.name, job.task_id)
         return collected_outcome(Outcome(job.delivery, State.EXPIRED if expired else State.REVOKED), collector)
 
@@ -246,6 +250,11 @@ def back_to_tail(job: TaskJob) -> Outcome:
     """A message that asked to be queued again (``Reject(requeue=True)``): to the tail, as in Celery."""
     message = Message(job.delivery.queue, amend(job.delivery.raw), priority_of(job.envelope))
     return Outcome(job.delivery, State.INTERRUPTED, publish=(message,))
+
+
+def as_given(limit: float) -> float:
+    """A time limit as it was most likely written: ``30`` and not ``30.0``."""
+    return int(limit) if limit == int(limit) else limit
 
 
 def whole(value: Any) -> int:

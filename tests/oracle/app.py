@@ -1,0 +1,337 @@
+"""The tasks that every program of the oracle is made of, for an app of either kind."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import celery
+from celery import states
+from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+
+from tests.oracle.notebook import note, visits
+
+QUEUES = ("celery", "second")
+SETTINGS: dict[str, Any] = {
+    "result_expires": 600,
+    "task_send_sent_event": False,
+    "worker_enable_remote_control": False,
+    "task_routes": {"second.*": {"queue": "second"}},
+    "worker_prefetch_multiplier": 4,
+}
+
+
+class PlainError(Exception):
+    """An error of an app."""
+
+
+class NeedsTwo(Exception):
+    """An error that cannot be made from its text."""
+
+    def __init__(self, first: Any, second: Any) -> None:
+        super().__init__(f"{first} and {second}")
+
+
+class Expected(Exception):
+    """What a task declares with ``throws``."""
+
+
+def total(values: Any) -> int:
+    """The sum of all whole numbers in nested lists."""
+    if isinstance(values, (list, tuple)):
+        return sum(total(value) for value in values)
+    return values if isinstance(values, int) else 0
+
+
+class Watched(celery.Task):
+    """Writes down each call of a handler."""
+
+    abstract = True
+
+    def _note(self, event: str, task_id: str, kwargs: Any, **details: Any) -> None:
+        if "tag" in kwargs:
+            note(kwargs["tag"], event, kwargs["label"], task_id, self.request.retries, **details)
+
+    def before_start(self, task_id, args, kwargs):
+        self._note("before_start", task_id, kwargs, args=args)
+
+    def on_success(self, retval, task_id, args, kwargs):
+        self._note("on_success", task_id, kwargs, retval=retval)
+
+    def on_failure(self, exc, task_id, args, kwargs, einfo):
+        self._note("on_failure", task_id, kwargs, exc=exc, einfo=type(einfo.exception).__name__)
+
+    def on_retry(self, exc, task_id, args, kwargs, einfo):
+        self._note("on_retry", task_id, kwargs, exc=exc, einfo=type(einfo.exception).__name__)
+
+    def after_return(self, status, retval, task_id, args, kwargs, einfo):  # noqa: PLR0917  # Celery's signature
+        self._note("after_return", task_id, kwargs, status=status, retval=retval, einfo=bool(einfo))
+
+
+def step(self, *args, tag, label, do="ok", **details):
+    """Does what it is told, and says what it was given."""
+    request = self.request
+    note(tag, "body", label, request.id, request.retries, args=args, parent=request.parent_id, root=request.root_id)
+    return ACTS[do](self, args, tag, label, **details)
+
+
+def ok(task, args, tag, label, **_):
+    return total(args) + 1
+
+
+def give(task, args, tag, label, value=None, **_):
+    return value
+
+
+def echo(task, args, tag, label, **_):
+    return list(args)
+
+
+def fail(task, args, tag, label, text="no", **_):
+    raise PlainError(f"{label}: {text}")
+
+
+def fail_from(task, args, tag, label, **_):
+    try:
+        int("x")
+    except ValueError as error:
+        raise PlainError(label) from error
+
+
+def fail_two(task, args, tag, label, **_):
+    raise NeedsTwo(label, {"a": 1})
+
+
+def fail_key(task, args, tag, label, **_):
+    return {}[label]
+
+
+def expected(task, args, tag, label, **_):
+    raise Expected(label)
+
+
+def recurse(task, args, tag, label, **_):
+    return recurse(task, args, tag, label)
+
+
+def retry(task, args, tag, label, times=1, **_):
+    """Retries some times, then does as ``ok``."""
+    if task.request.retries < times:
+        raise task.retry(countdown=0)
+    return total(args) + 1
+
+
+def retry_later(task, args, tag, label, **_):
+    if not task.request.retries:
+        raise task.retry(countdown=0.3)
+    return context(task, args, tag, label)
+
+
+def retry_elsewhere(task, args, tag, label, **_):
+    """Retries with options of a call."""
+    if not task.request.retries:
+        eta = datetime.now(timezone.utc) + timedelta(seconds=0.2)
+        raise task.retry(eta=eta, queue="second", priority=4, expires=60, headers={"colour": "red"}, time_limit=20)
+    return context(task, args, tag, label)
+
+
+def retry_because(task, args, tag, label, max_retries=1, **_):
+    raise task.retry(exc=PlainError(label), countdown=0, max_retries=max_retries)
+
+
+def retry_out(task, args, tag, label, max_retries=1, **_):
+    raise task.retry(countdown=0, max_retries=max_retries)
+
+
+def retry_in_error(task, args, tag, label, **_):
+    try:
+        int("x")
+    except ValueError as error:
+        raise task.retry(exc=error, countdown=0, max_retries=1)  # noqa: B904  # the usual way to write it
+
+
+def retry_with(task, args, tag, label, **_):
+    """Other arguments the second time."""
+    if task.request.retries:
+        return list(args)
+    raise task.retry(args=[7, 8], kwargs={"tag": tag, "label": label, "do": "retry_with"}, countdown=0)
+
+
+def retry_quietly(task, args, tag, label, **_):
+    if not task.request.retries:
+        task.retry(countdown=0, throw=False)
+    return task.request.retries
+
+
+def ignore(task, args, tag, label, **_):
+    raise Ignore(label)
+
+
+def ignore_with_state(task, args, tag, label, **_):
+    task.update_state(state="HALTED", meta={"label": label})
+    raise Ignore
+
+
+def ignore_as_failed(task, args, tag, label, **_):
+    task.update_state(state=states.FAILURE, meta={"exc_type": "PlainError", "exc_message": [label]})
+    raise Ignore
+
+
+def progress(task, args, tag, label, **_):
+    task.update_state(state="PROGRESS", meta={"done": 50})
+    note(tag, "seen", label, task.request.id, 0, state=task.AsyncResult(task.request.id).state)
+    return "done"
+
+
+def reject(task, args, tag, label, requeue=False, **_):
+    if requeue and visits(tag, label) > 1:
+        return "second"
+    raise Reject(label, requeue=requeue)
+
+
+def unserialisable(task, args, tag, label, **_):
+    return object()
+
+
+def nested_value(task, args, tag, label, **_):
+    return {"a": [1, 2.5, None, True, "ü"], "b": {"c": (1, 2)}}
+
+
+def context(task, args, tag, label, **_):
+    """All that the request says."""
+    request = task.request
+    note(tag, "request", label, request.id, request.retries, request={**vars(request), "headers": request.headers})
+
+
+def fan_out(task, args, tag, label, inner="inner", **_):
+    """Sends others from inside."""
+    kwargs = {"tag": tag, "label": inner, "do": "ok"}
+    task.apply_async((1,), kwargs)
+    celery.group(task.s(tag=tag, label=f"{inner}-{n}") for n in range(2)).apply_async()
+    return "sent"
+
+
+def replace(task, args, tag, label, by=None, **_):
+    return task.replace(task.app.signature(by))
+
+
+def grow(task, args, tag, label, **_):
+    """Adds a member to its own chord."""
+    task.add_to_chord(task.s(10, tag=tag, label=f"{label}-more"))
+    return 11  # as the new member: their order is chance
+
+
+def soft_limit(task, args, tag, label, **_):
+    try:
+        while True:
+            sum(range(1000))
+    except SoftTimeLimitExceeded as error:
+        return f"soft {error}"
+
+
+def too_long(task, args, tag, label, **_):
+    while True:
+        sum(range(1000))
+
+
+def call_inside(task, args, tag, label, **_):
+    """Calls a task as a function, and eagerly."""
+    inner = {"tag": tag, "do": "ok"}
+    return [task(1, label=f"{label}-called", **inner), task.apply((2,), {"label": f"{label}-eager", **inner}).get()]
+
+
+ACTS = {
+    act.__name__: act
+    for act in (
+        ok, give, echo, fail, fail_from, fail_two, fail_key, expected, recurse, retry, retry_because, retry_out,
+        retry_in_error, retry_with, retry_quietly, ignore, ignore_with_state, ignore_as_failed, progress, reject,
+        retry_later, retry_elsewhere, unserialisable, nested_value, context, fan_out, replace, grow, soft_limit, too_long, call_inside,
+    )
+}  # fmt: skip
+
+
+def auto(self, *, tag, label, error="plain", times=99, **_):
+    note(tag, "body", label, self.request.id, self.request.retries)
+    if self.request.retries >= times:
+        return self.request.retries
+    raise {"plain": PlainError, "value": ValueError, "expected": Expected}[error](label)
+
+
+def errback(request, exc, traceback, *, tag, label):
+    """An error callback of the new style."""
+    note(tag, "errback", label, request.id, 0, exc=exc, parent=request.parent_id, has_traceback=bool(traceback))
+
+
+def old_errback(task_id, *, tag, label):
+    """An error callback of the old style: it takes the failed task's id."""
+    note(tag, "old_errback", label, task_id, 0)
+
+
+def handler_raises(self, *, tag, label):
+    note(tag, "body", label, self.request.id, 0)
+    return "fine"
+
+
+class RaisingHandlers(Watched):
+    """Handlers with bugs."""
+
+    abstract = True
+
+    def on_success(self, retval, task_id, args, kwargs):
+        super().on_success(retval, task_id, args, kwargs)
+        raise RuntimeError("on_success")
+
+    def after_return(self, status, retval, task_id, args, kwargs, einfo):  # noqa: PLR0917  # Celery's signature
+        super().after_return(status, retval, task_id, args, kwargs, einfo)
+        raise RuntimeError("after_return")
+
+
+class RaisesBefore(Watched):
+    """A handler that keeps the body from running."""
+
+    abstract = True
+
+    def before_start(self, task_id, args, kwargs):
+        super().before_start(task_id, args, kwargs)
+        raise RuntimeError("before_start")
+
+
+class Tasks:
+    """The tasks of one app."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+        bound = {"bind": True, "base": Watched}
+        self.step = app.task(name="step", **bound)(step)
+        self.second = app.task(name="second.step", **bound)(step)
+        self.late = app.task(name="late", acks_late=True, **bound)(step)
+        self.silent = app.task(name="silent", ignore_result=True, **bound)(step)
+        self.silent_errors = app.task(
+            name="silent_errors", ignore_result=True, store_errors_even_if_ignored=True, **bound
+        )(step)
+        self.tracked = app.task(name="tracked", track_started=True, **bound)(step)
+        self.throwing = app.task(name="throwing", throws=(Expected,), **bound)(step)
+        self.expiring = app.task(name="expiring", expires=300, priority=3, **bound)(step)
+        self.impatient = app.task(name="impatient", soft_time_limit=0.5, time_limit=30, **bound)(step)
+        self.doomed = app.task(name="doomed", time_limit=1, **bound)(step)
+        self.auto = app.task(
+            name="auto", autoretry_for=(PlainError,), max_retries=2, default_retry_delay=0, retry_jitter=False, **bound
+        )(auto)
+        self.auto_backoff = app.task(
+            name="auto_backoff", autoretry_for=(Exception,), dont_autoretry_for=(Expected,), retry_backoff=True,
+            retry_backoff_max=1, retry_jitter=False, max_retries=2, **bound,
+        )(auto)  # fmt: skip
+        self.auto_kwargs = app.task(
+            name="auto_kwargs", autoretry_for=(PlainError,), retry_kwargs={"max_retries": 1, "countdown": 0}, **bound
+        )(auto)
+        self.errback = app.task(name="errback")(errback)
+        self.old_errback = app.task(name="old_errback")(old_errback)
+        self.raising = app.task(name="raising", bind=True, base=RaisingHandlers)(handler_raises)
+        self.raises_before = app.task(name="raises_before", bind=True, base=RaisesBefore)(handler_raises)
+
+
+def build(url: str, kind: type[celery.Celery], **settings: Any) -> Tasks:
+    """An app of a kind with broker and results in one database."""
+    app = kind("oracle", broker=url, backend=url, set_as_current=False)
+    app.conf.update(SETTINGS, **settings)
+    return Tasks(app)
