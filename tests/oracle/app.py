@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -30,6 +32,22 @@ class NeedsTwo(Exception):
 
     def __init__(self, first: Any, second: Any) -> None:
         super().__init__(f"{first} and {second}")
+
+
+class Unprintable(Exception):
+    """An error with a bug of its own."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+class Unpicklable(Exception):
+    """An error that holds what cannot leave its process."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, lambda: text)
 
 
 class Expected(Exception):
@@ -100,6 +118,55 @@ def fail_from(task, args, tag, label, **_):
 
 def fail_two(task, args, tag, label, **_):
     raise NeedsTwo(label, {"a": 1})
+
+
+def fail_unprintable(task, args, tag, label, **_):
+    raise Unprintable(label)
+
+
+def fail_unpicklable(task, args, tag, label, **_):
+    raise Unpicklable(label)
+
+
+def fail_group(task, args, tag, label, **_):
+    raise TimeoutError(label, 110, None)
+
+
+def exit_process(task, args, tag, label, **_):
+    raise SystemExit(3)
+
+
+def interrupt(task, args, tag, label, **_):
+    raise KeyboardInterrupt
+
+
+def die(task, args, tag, label, **_):
+    """Killed once.  The second time nothing happens."""
+    if visits(tag, label) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "alive"
+
+
+def send_then_fail(task, args, tag, label, **_):
+    """What was sent before the error stays sent."""
+    task.s(1, tag=tag, label=f"{label}-sent").delay()
+    raise PlainError(label)
+
+
+def cyclic(task, args, tag, label, **_):
+    loop: list[Any] = []
+    loop.append(loop)
+    return loop
+
+
+def many_children(task, args, tag, label, **_):
+    return celery.chain(*(task.si(n, tag=tag, label=f"{label}-{n}") for n in range(3))).apply_async().id != ""
+
+
+def state_of_others(task, args, tag, label, **_):
+    """Reads and writes the state of another task."""
+    task.update_state(task_id=f"{tag}-other", state="MOVED", meta={"by": label})
+    return task.AsyncResult(f"{tag}-other").state
 
 
 def fail_key(task, args, tag, label, **_):
@@ -245,7 +312,9 @@ ACTS = {
     for act in (
         ok, give, echo, fail, fail_from, fail_two, fail_key, expected, recurse, retry, retry_because, retry_out,
         retry_in_error, retry_with, retry_quietly, ignore, ignore_with_state, ignore_as_failed, progress, reject,
-        retry_later, retry_elsewhere, unserialisable, nested_value, context, fan_out, replace, grow, soft_limit, too_long, call_inside,
+        retry_later, retry_elsewhere, unserialisable, nested_value, context, fan_out, replace, grow, soft_limit,
+        too_long, call_inside, fail_unprintable, fail_unpicklable, fail_group, exit_process, interrupt, die,
+        send_then_fail, cyclic, many_children, state_of_others,
     )
 }  # fmt: skip
 
@@ -286,6 +355,20 @@ class RaisingHandlers(Watched):
         raise RuntimeError("after_return")
 
 
+class RaisesAtTheEnd(Watched):
+    """Handlers of errors with bugs."""
+
+    abstract = True
+
+    def on_failure(self, exc, task_id, args, kwargs, einfo):
+        super().on_failure(exc, task_id, args, kwargs, einfo)
+        raise RuntimeError("on_failure")
+
+    def on_retry(self, exc, task_id, args, kwargs, einfo):
+        super().on_retry(exc, task_id, args, kwargs, einfo)
+        raise RuntimeError("on_retry")
+
+
 class RaisesBefore(Watched):
     """A handler that keeps the body from running."""
 
@@ -302,32 +385,43 @@ class Tasks:
     def __init__(self, app: Any) -> None:
         self.app = app
         bound = {"bind": True, "base": Watched}
-        self.step = app.task(name="step", **bound)(step)
-        self.second = app.task(name="second.step", **bound)(step)
-        self.late = app.task(name="late", acks_late=True, **bound)(step)
-        self.silent = app.task(name="silent", ignore_result=True, **bound)(step)
+        self.step = app.task(shared=False, name="step", **bound)(step)
+        self.second = app.task(shared=False, name="second.step", **bound)(step)
+        self.late = app.task(shared=False, name="late", acks_late=True, **bound)(step)
+        self.silent = app.task(shared=False, name="silent", ignore_result=True, **bound)(step)
         self.silent_errors = app.task(
-            name="silent_errors", ignore_result=True, store_errors_even_if_ignored=True, **bound
+            shared=False, name="silent_errors", ignore_result=True, store_errors_even_if_ignored=True, **bound
         )(step)
-        self.tracked = app.task(name="tracked", track_started=True, **bound)(step)
-        self.throwing = app.task(name="throwing", throws=(Expected,), **bound)(step)
-        self.expiring = app.task(name="expiring", expires=300, priority=3, **bound)(step)
-        self.impatient = app.task(name="impatient", soft_time_limit=0.5, time_limit=30, **bound)(step)
-        self.doomed = app.task(name="doomed", time_limit=1, **bound)(step)
+        self.tracked = app.task(shared=False, name="tracked", track_started=True, **bound)(step)
+        self.throwing = app.task(shared=False, name="throwing", throws=(Expected,), **bound)(step)
+        self.expiring = app.task(shared=False, name="expiring", expires=300, priority=3, **bound)(step)
+        self.impatient = app.task(shared=False, name="impatient", soft_time_limit=0.5, time_limit=30, **bound)(step)
+        self.doomed = app.task(shared=False, name="doomed", time_limit=1, **bound)(step)
         self.auto = app.task(
-            name="auto", autoretry_for=(PlainError,), max_retries=2, default_retry_delay=0, retry_jitter=False, **bound
+            shared=False,
+            name="auto",
+            autoretry_for=(PlainError,),
+            max_retries=2,
+            default_retry_delay=0,
+            retry_jitter=False,
+            **bound,
         )(auto)
-        self.auto_backoff = app.task(
+        self.auto_backoff = app.task(shared=False,
             name="auto_backoff", autoretry_for=(Exception,), dont_autoretry_for=(Expected,), retry_backoff=True,
             retry_backoff_max=1, retry_jitter=False, max_retries=2, **bound,
         )(auto)  # fmt: skip
         self.auto_kwargs = app.task(
-            name="auto_kwargs", autoretry_for=(PlainError,), retry_kwargs={"max_retries": 1, "countdown": 0}, **bound
+            shared=False,
+            name="auto_kwargs",
+            autoretry_for=(PlainError,),
+            retry_kwargs={"max_retries": 1, "countdown": 0},
+            **bound,
         )(auto)
-        self.errback = app.task(name="errback")(errback)
-        self.old_errback = app.task(name="old_errback")(old_errback)
-        self.raising = app.task(name="raising", bind=True, base=RaisingHandlers)(handler_raises)
-        self.raises_before = app.task(name="raises_before", bind=True, base=RaisesBefore)(handler_raises)
+        self.errback = app.task(shared=False, name="errback")(errback)
+        self.old_errback = app.task(shared=False, name="old_errback")(old_errback)
+        self.raising = app.task(shared=False, name="raising", bind=True, base=RaisingHandlers)(handler_raises)
+        self.raises_at_the_end = app.task(shared=False, name="raises_at_the_end", bind=True, base=RaisesAtTheEnd)(step)
+        self.raises_before = app.task(shared=False, name="raises_before", bind=True, base=RaisesBefore)(handler_raises)
 
 
 def build(url: str, kind: type[celery.Celery], **settings: Any) -> Tasks:

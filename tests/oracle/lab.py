@@ -33,6 +33,8 @@ ROOT = Path(__file__).parents[2]
 HOSTNAME = "oracle@here"
 
 START_SECONDS = 30.0
+QUIET_SECONDS = 2.0
+"""Longer than anything that a program's tasks wait for without being in a queue."""
 PATIENCE_SECONDS = 60.0
 """How long all programs together may take."""
 
@@ -50,6 +52,7 @@ class Lab:
         self.store = redis.Redis.from_url(self.url)
         self.senders = {name: build(self.url, app_class) for name, app_class in SENDERS.items()}
         self._sent: dict[tuple[str, str], tuple[str, Any]] = {}
+        self._seen = 0, 0.0
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
         self._broker = connect.open_broker(self.senders[OURS].app) if kind == OURS else None
@@ -145,13 +148,18 @@ class Lab:
         return not any(pipe.execute()) and self._counts_match()
 
     def _counts_match(self) -> bool:
-        """Whether every task that was received has ended, as far as its signals tell."""
-        received = ended = 0
+        """Whether every task that was received has ended, as far as its signals tell.  Those of a task whose process was killed
+        do not; then that nothing has happened for a while must do.
+        """
+        received = ended = total = 0
         for key in self.notes.scan_iter("notes:*", count=1000):
-            for line in self.notes.lrange(key, 0, -1):
-                received += b'"event": "task_received"' in line
-                ended += b'"event": "task_postrun"' in line or b'"event": "task_revoked"' in line
-        return ended >= received
+            lines = self.notes.lrange(key, 0, -1)
+            total += len(lines)
+            received += sum(b'"event": "task_received"' in line for line in lines)
+            ended += sum(b'"event": "task_postrun"' in line or b'"event": "task_revoked"' in line for line in lines)
+        if total != self._seen[0]:
+            self._seen = total, time.monotonic()
+        return ended >= received or time.monotonic() - self._seen[1] > QUIET_SECONDS
 
 
 def _attempt(program: Program, tasks: Tasks, tag: str) -> Any:

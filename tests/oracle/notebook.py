@@ -39,7 +39,15 @@ def visits(tag: str, name: str) -> int:
 def describe(value: Any) -> Any:
     """A value that JSON does not know, for the notes."""
     if isinstance(value, BaseException):
-        return {"exception": type(value).__name__, "text": str(value)}
+        return {"exception": type(value).__name__, "text": text_of(value)}
     if isinstance(value, (set, frozenset)):
         return sorted(value)
     return f"<{type(value).__name__}>"
+
+
+def text_of(error: BaseException) -> str:
+    """An error's text, if it has one."""
+    try:
+        return str(error)
+    except Exception:
+        return "<none>"

@@ -60,7 +60,9 @@ def bare(name: str, task: str, **kwargs: Any) -> None:
 for _act in (
     "ok", "echo", "fail", "fail_from", "fail_two", "fail_key", "recurse", "retry", "retry_because", "retry_out",
     "retry_in_error", "retry_with", "retry_quietly", "ignore", "ignore_with_state", "ignore_as_failed", "progress",
-    "reject", "unserialisable", "nested_value", "context", "fan_out", "call_inside",
+    "reject", "unserialisable", "nested_value", "context", "fan_out", "call_inside", "fail_unprintable",
+    "fail_unpicklable", "fail_group", "exit_process", "interrupt", "die", "send_then_fail", "cyclic",
+    "many_children", "state_of_others",
 ):  # fmt: skip
     single(f"a_step_does_{_act}", do=_act)
 for _act in ("ok", "fail", "retry", "retry_out", "ignore", "reject"):
@@ -96,6 +98,8 @@ single("a_hard_time_limit", task="doomed", do="too_long")
 single("several_retries", do="retry", times=3)
 single("a_retry_after_a_while", do="retry_later")
 single("a_retry_with_options", do="retry_elsewhere")
+single("on_failure_that_raises", task="raises_at_the_end", do="fail")
+single("on_retry_that_raises", task="raises_at_the_end", do="retry")
 bare("autoretry_until_it_works", "auto", times=2)
 bare("autoretry_until_it_gives_up", "auto")
 bare("autoretry_only_for_what_was_named", "auto", error="value")
@@ -416,6 +420,14 @@ def a_chord_whose_member_cannot_be_stored(t, tag):
     s = Maker(tag)
     header = [s(t.step, "m0", 1), s(t.step, "m1", do="unserialisable")]
     return chord(header, s(t.step, "body").on_error(s(t.errback, "e"))).apply_async()
+
+
+@program
+def a_chord_with_arguments_that_are_not_plain_json(t, tag):
+    s = Maker(tag)
+    body = s(t.step, "body", do="give", value=b"bytes").on_error(s(t.errback, "e", b"more bytes"))
+    ends = [s(t.step, "m", 1), s(t.step, "bad", do="fail", when=datetime(2020, 2, 29, tzinfo=timezone.utc))]
+    return [chord([ends[0]], body).apply_async(), chord(ends[1:], s(t.step, "body2", value=b"x")).apply_async()]
 
 
 @program

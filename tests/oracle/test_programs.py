@@ -12,10 +12,17 @@ from tests.oracle.programs import PROGRAMS
 
 REPORTED_ONCE = (r"\.events\.\w+/0: - .*(task_failure|task_postrun|errback)",)
 
+TOLD_OTHERWISE = (r"\.events\.a/\w+", r"\.(records|results)\.")
+
 MEANT: dict[str, tuple[str, ...]] = {
     "a_hard_time_limit": REPORTED_ONCE,
     "an_error_callback_of_a_time_limit": REPORTED_ONCE,
     "a_chord_whose_member_is_killed": REPORTED_ONCE,
+    "a_step_does_exit_process": TOLD_OTHERWISE,
+    "a_step_does_interrupt": TOLD_OTHERWISE,
+    "a_step_does_die": TOLD_OTHERWISE,
+    "on_failure_that_raises": TOLD_OTHERWISE,
+    "on_retry_that_raises": TOLD_OTHERWISE,
     "an_early_step_is_requeued_once": (
         r"\.events\.a/0: \+ ",
         r"\.records\.a: None is .*'second'",
@@ -42,6 +49,23 @@ def test_a_program_does_what_it_does_on_celery(transcripts, program, worker, sen
     assert differences or not meant, (
         "there is no difference any more: take it off the list, and out of the documentation"
     )
+
+
+@pytest.mark.parametrize(
+    ("program", "state", "error"),
+    [
+        ("a_step_does_exit_process", "FAILURE", "SystemExit"),
+        ("a_step_does_interrupt", "FAILURE", "KeyboardInterrupt"),
+        ("a_step_does_die", "FAILURE", "WorkerLostError"),
+        ("on_failure_that_raises", "FAILURE", "PlainError"),
+        ("on_retry_that_raises", "SUCCESS", None),
+    ],
+)
+def test_where_the_story_differs_its_end_is_known(transcripts, program, state, error):
+    record = transcripts[OURS, OURS, program].records["a"]
+
+    assert record["status"] == state
+    assert error is None or record["result"]["exc_type"] == error
 
 
 def test_every_program_runs_tasks_but_for_those_that_cannot_be_sent(transcripts):

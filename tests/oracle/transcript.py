@@ -12,9 +12,11 @@ from typing import Any
 import redis
 from celery.result import AsyncResult, EagerResult, GroupResult
 
+from tests.oracle.notebook import text_of
+
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _TIME = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:\d\d|Z)?")
-_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_NUMBER = re.compile(r" at 0x[0-9a-f]+| Job: \d+")
 _FRAME = re.compile(r'File "[^"]*/tests/oracle/[^"]*", line \d+, in (\w+)')
 _NUMBERED = re.compile(r"<([a-z]+)\d+>")
 _ANCESTORS = {"parent", "root", "parent_id", "root_id"}
@@ -95,7 +97,7 @@ class _Names:
             return [self.clean(item) for item in value]
         if isinstance(value, str):
             text = _UUID.sub(self._name, value.replace(self._tag, "TAG"))
-            return _ADDRESS.sub(" at ADDRESS", _TIME.sub("TIME", text))
+            return _NUMBER.sub(" NUMBER", _TIME.sub("TIME", text))
         return round(value, 3) if isinstance(value, float) else value
 
     def _clean_item(self, key: str, item: Any) -> Any:
@@ -149,7 +151,7 @@ def _without_ids(value: Any) -> str:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseException):
-        return {"exception": type(value).__name__, "text": str(value), "cause": _plain(value.__cause__)}
+        return {"exception": type(value).__name__, "text": text_of(value), "cause": _plain(value.__cause__)}
     if isinstance(value, (AsyncResult, GroupResult)):
         return {"handle": value.id}
     return value

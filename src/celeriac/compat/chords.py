@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from celery import states
 from celery.canvas import maybe_signature
 from celery.exceptions import ChordError
 from celery.result import GroupResult, allow_join_result
+from kombu.utils.json import loads
 
 from celeriac.compat.envelope import encode_json
 from celeriac.outcome import ChordPart
@@ -26,7 +26,7 @@ def callback_of(chord: Any) -> bytes:
 def publish_callback(backend: Any, part: ChordPart, parts: Sequence[bytes]) -> None:
     """Send a chord's callback with the results of its header, or fail it with the first error among them."""
     app = backend.app
-    callback = maybe_signature(json.loads(part.callback), app=app)
+    callback = maybe_signature(loads(part.callback), app=app)
     try:
         results = _results(backend, part.group_id, parts)
     except ChordError as error:

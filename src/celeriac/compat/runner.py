@@ -25,7 +25,7 @@ from kombu.exceptions import ContentDisallowed
 from kombu.serialization import prepare_accept_content
 
 from celeriac.compat import chords, context, followups
-from celeriac.compat.collect import Collector, collecting
+from celeriac.compat.collect import Collector, collecting, current_collector
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
 from celeriac.compat.envelope import decode, decode_body, priority_of
 from celeriac.compat.jobs import Plan, Request, TaskJob
@@ -373,16 +373,32 @@ class CeleryRunner:
                 "REVOKED",
                 error,
             )
+        collector = Collector()
         try:
-            with collecting(Collector()) as collector:
+            with collecting(collector):
                 outcome, state = self._judged(job, request, error)
-            outcome = collected_outcome(outcome, collector)
             traceback_clear(error)
         except Exception as bug:
-            trace_log.exception("Task %s[%s]: recording its failure failed", job.name, job.task_id)
-            letter = self._verdicts.dead(DeadReason.FAILED, bug, headers=job.headers, trace=format_error(bug))
-            outcome, state = Outcome(job.delivery, State.FAILED, dead=letter), "FAILURE"
-        return outcome, state, error
+            with collecting(collector):
+                outcome, state = self._despite(job, request, error, bug)
+        return collected_outcome(outcome, collector), state, error
+
+    def _despite(self, job: TaskJob, request: Request, error: BaseException, bug: Exception) -> tuple[Outcome, str]:
+        """What comes of a task whose handlers, or the recording of whose error, failed: what was recorded so far stands."""
+        trace_log.error("Task %s[%s]: a handler of its error failed", job.name, job.task_id, exc_info=bug)
+        signals.task_internal_error.send(
+            sender=job.plan.task, task_id=job.task_id, args=request.args, kwargs=request.kwargs, request=request,
+            exception=bug, traceback=bug.__traceback__, einfo=ExceptionInfo((type(bug), bug, bug.__traceback__)),
+        )  # fmt: skip
+        if isinstance(error, Retry):
+            return Outcome(job.delivery, State.RETRYING, publish=held(request)), "RETRY"
+        if isinstance(error, Reject) and error.requeue:
+            return back_to_tail(job), "REJECTED"
+        collector = current_collector()
+        if collector is not None and not (collector.results or collector.publish or collector.chord_parts):
+            self._verdicts.record(job, request, bug)
+        letter = self._verdicts.dead(DeadReason.FAILED, error, headers=job.headers, trace=format_error(bug))
+        return Outcome(job.delivery, State.FAILED, publish=held(request), dead=letter), "FAILURE"
 
     def _judged(self, job: TaskJob, request: Request, error: BaseException) -> tuple[Outcome, str]:
         delivery, task = job.delivery, job.plan.task
