@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import json.encoder
 import json.scanner
 from base64 import b64encode
 from binascii import Error as Base64Error
 from binascii import a2b_base64
+from collections.abc import Callable
 from typing import Any
 
 from kombu.compression import compress, decompress
@@ -16,8 +18,21 @@ from kombu.utils.uuid import uuid
 
 Envelope = dict[str, Any]
 
-encode_json = JSONEncoder().encode
-"""Kombu's JSON, with one encoder for all calls."""
+
+def _json_encoder() -> Callable[[Any], str]:
+    """Kombu's JSON, with one encoder for all calls: the standard library makes a new one for each, which takes longer than
+    encoding what a task is usually given.  A value that contains itself is a ``RecursionError``.
+    """
+    kombu = JSONEncoder()
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:  # an interpreter without the C accelerator
+        return kombu.encode
+    text = json.encoder.encode_basestring_ascii
+    chunks: Any = make(None, kombu.default, text, None, ": ", ", ", False, False, True)
+    return lambda value: "".join(chunks(value, 0))
+
+
+encode_json = _json_encoder()
 
 _decoder = json.JSONDecoder()
 _scan: Any = json.scanner.make_scanner(_decoder)  # type: ignore[arg-type]  # typeshed has the type for the context

@@ -21,7 +21,8 @@ class RedisResults(RedisBackend):
 
     def remove_pending_result(self, result: Any) -> Any:
         """Every handle says goodbye when it goes; only those that somebody waited with have left anything here."""
-        if any(result.id in waiting for waiting in self._pending_results):
+        handles, weak_handles = self._pending_results
+        if result.id in handles or result.id in weak_handles:
             return super().remove_pending_result(result)
         return result
 

@@ -17,6 +17,19 @@ from celeriac.compat.snapshot import snapshot
 from celeriac.compat.stencil import Ids, Stencil, cut
 from celeriac.telemetry.bus import bus
 
+
+class _Process:
+    """Tells a process from the one that it was forked from, for less than asking the kernel."""
+
+    def __init__(self) -> None:
+        self.forks = 0
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self.forks += 1
+
+
+_process = _Process()
 _ids = Ids()
 _UNCUT: Any = object()
 
@@ -48,7 +61,7 @@ class Task(celery.Task):
 
     abstract = True
     _stencils: tuple[Any, int, Stencil | None] | None = None
-    """The settings that it was made under, the process that it was made in, and the stencil."""
+    """The settings that it was made under, the process that it was made in (by the forks before it), and the stencil."""
 
     def apply_async(
         self, args: Any = None, kwargs: Any = None, task_id: str | None = None, producer: Any = None, link: Any = None,
@@ -71,7 +84,7 @@ class Task(celery.Task):
         args, kwargs = args or (), kwargs or {}
         if stencil is None or type(args) not in (tuple, list) or type(kwargs) is not dict:
             return None
-        argsrepr, kwargsrepr = quick_repr(args), quick_repr(kwargs)
+        argsrepr, kwargsrepr = quick_repr(args), quick_repr(kwargs) if kwargs else "{}"
         if argsrepr is None or kwargsrepr is None:
             return None
         if self.typing and "__header__" in type(self).__dict__:
@@ -87,10 +100,9 @@ class Task(celery.Task):
     def _stencil(self, app: Any, current: Any) -> Stencil | None:
         """The stencil under these settings: made at the first call, and anew when settings change."""
         found = type(self).__dict__.get("_stencils")
-        pid = os.getpid()
-        if found is None or found[0] is not current or found[1] != pid:
+        if found is None or found[0] is not current or found[1] != _process.forks:
             usable = self._is_plain(current) and connect.scheme_of(connect.result_url(app) or "") != "rpc"
-            type(self)._stencils = found = (current, pid, cut(app, self) if usable else None)
+            type(self)._stencils = found = (current, _process.forks, cut(app, self) if usable else None)
         stencil: Stencil | None = found[2]
         return stencil
 
