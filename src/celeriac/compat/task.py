@@ -49,6 +49,10 @@ class Result(AsyncResult):
         self._cache = None
         self._ignored = False
 
+    def __del__(self) -> None:
+        if "on_ready" in self.__dict__:  # whoever waits for it makes that first
+            super().__del__()
+
     def __getattr__(self, name: str) -> Any:
         if name == "on_ready":
             self.on_ready = made = promise(self._on_fulfilled, weak=True)
@@ -89,9 +93,11 @@ class Task(celery.Task):
             return None
         if self.typing and "__header__" in type(self).__dict__:
             self.__header__(*args, **kwargs)
-        task_id = task_id or _ids.next()
+        # A new task's id is as unique as a delivery tag has to be; one that the caller chose may not be.
+        tag = _ids.next()
+        task_id = task_id or tag
         try:
-            message = stencil.fill(task_id, _ids.next(), args, kwargs, argsrepr, kwargsrepr)
+            message = stencil.fill(task_id, tag, args, kwargs, argsrepr, kwargsrepr)
         except (TypeError, ValueError, RecursionError, EncodeError):
             return None
         sending.deliver_plainly(app, message, current)
