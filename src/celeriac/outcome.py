@@ -141,7 +141,7 @@ class Outcome(NamedTuple):
     chords_done: tuple[str, ...] = ()
     """Ids of the groups whose callback is among :attr:`publish`: their counts can go."""
     guarded: bool = False
-    """The message may have run before: a final result that is already stored is kept."""
+    """The message may have run before: a ``SUCCESS`` that is already stored is kept."""
 
 
 class ReadyChord(NamedTuple):
