@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Protocol
 
 from celeriac.message import Delivery
-from celeriac.outcome import Outcome
 
 
 class Job(Protocol):
@@ -64,6 +63,3 @@ class Pool(ABC):
     @abstractmethod
     def stop(self) -> None:
         """End threads and loops.  Nothing runs any more."""
-
-
-RunAsync = Callable[[Job], Awaitable[Outcome]]

@@ -412,9 +412,7 @@ class CeleryRunner:
             return Outcome(delivery, State.RETRYING, publish=held(request)), "RETRY"
         einfo = TraceInfo("FAILURE", error).handle_error_state(task, request)
         outcome = Outcome(delivery, State.FAILED, publish=held(request), guarded=job.redelivered)
-        if job.plan.late and not job.plan.ack_failures:
-            return outcome._replace(dead=None), "FAILURE"
-        if task.throws and isinstance(error, task.throws):
+        if (job.plan.late and not job.plan.ack_failures) or (task.throws and isinstance(error, task.throws)):
             return outcome, "FAILURE"
         return outcome._replace(
             dead=self._verdicts.dead(_reason(error), error, headers=job.headers, trace=str(einfo.traceback))
