@@ -8,7 +8,7 @@ from typing import Any
 import celery
 from kombu.utils.url import maybe_sanitize_url
 
-from celeriac.compat import connect
+from celeriac.compat import connect, connect_sqlite
 from celeriac.version import __version__
 
 
@@ -39,7 +39,7 @@ def _facts(worker: Any) -> list[tuple[str, str]]:
 
 def _where(url: str | None) -> str:
     if url and connect.scheme_of(url) == "sqlite":
-        return f"{url}  ({connect.sqlite_path(url)})"
+        return f"{url}  ({connect_sqlite.sqlite_path(url)})"
     return str(maybe_sanitize_url(url or ""))
 
 

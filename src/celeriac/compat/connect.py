@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 from weakref import WeakKeyDictionary
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
-from celeriac.errors import ConfigurationError, MissingExtra
+from celeriac.compat import connect_redis, connect_sqlite
+from celeriac.errors import ConfigurationError
 
 EMBEDDED_FILE = "celeriac.sqlite3"
 """The embedded default, in the current directory."""
@@ -43,6 +43,28 @@ def scheme_of(url: str) -> str:
     return url.partition("://")[0] if "://" in url else url
 
 
+BrokerOpener = Callable[[Any, str, float | None, Backend | None], Broker]
+"""Takes the app, the URL, how many seconds a producer waits for an answer (``None``: as long as a worker), and the app's result
+store, which the broker may write itself."""
+
+BROKERS: dict[str, BrokerOpener] = {
+    "sqlite": connect_sqlite.open_broker,
+    **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_broker),
+}
+"""The engines, by the scheme of the broker's URL."""
+
+BACKENDS: dict[str, Callable[[Any, str], Backend]] = {
+    "sqlite": connect_sqlite.open_backend,
+    **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_backend),
+}
+"""The result stores, by the scheme of their URL.  Any other is Celery's own class's business."""
+
+
+def has_engine(url: str) -> bool:
+    """Whether there is an engine for a broker at this URL."""
+    return scheme_of(url) in BROKERS
+
+
 def open_broker(app: Any, *, answer_seconds: float | None = None) -> Broker:
     """A new broker object for the app's broker.
 
@@ -50,26 +72,21 @@ def open_broker(app: Any, *, answer_seconds: float | None = None) -> Broker:
         ConfigurationError: there is no engine for it; the text names the way out.
     """
     url = broker_url(app)
-    scheme = scheme_of(url)
-    if scheme == "sqlite":
-        return _sqlite_broker(app, url, answer_seconds)
-    if scheme in REDIS_SCHEMES:
-        return _redis_broker(app, url, answer_seconds)
-    raise ConfigurationError(
-        f"Celeriac has no engine for {scheme}:// brokers yet; it has redis://, rediss:// and sqlite://. "
-        "Until then run this app with `celery worker`"
-    )
+    opener = BROKERS.get(scheme_of(url))
+    if opener is None:
+        known = ", ".join(f"{scheme}://" for scheme in sorted(BROKERS))
+        raise ConfigurationError(
+            f"Celeriac has no engine for {scheme_of(url)}:// brokers yet; it has {known}. "
+            "Until then run this app with `celery worker`"
+        )
+    return opener(app, url, answer_seconds, open_backend(app))
 
 
 def open_backend(app: Any) -> Backend | None:
     """A new object for the app's result store; ``None`` when results are off or Celery's own class writes them."""
     url = result_url(app)
-    scheme = scheme_of(url) if url else ""
-    if scheme == "sqlite":
-        return _sqlite_backend(app, str(url))
-    if scheme in REDIS_SCHEMES:
-        return _redis_backend(app, str(url))
-    return None
+    opener = BACKENDS.get(scheme_of(url)) if url else None
+    return opener(app, str(url)) if opener is not None else None
 
 
 def result_url(app: Any) -> str | None:
@@ -83,133 +100,6 @@ def result_url(app: Any) -> str | None:
 def queue_names(app: Any) -> list[str]:
     """Names of the queues that a worker of this app consumes when it is not told otherwise."""
     return list(app.amqp.queues.consume_from)
-
-
-# -- SQLite -----------------------------------------------------------------------------------------------------------
-
-
-def sqlite_path(url: str) -> Path:
-    """The file of ``sqlite:///relative`` or ``sqlite:////absolute``."""
-    path = unquote(urlsplit(url).path)[1:]
-    if not path:
-        raise ConfigurationError(
-            f"{url} names no file: write sqlite:///name.sqlite3 or sqlite:////absolute/path.sqlite3"
-        )
-    return Path(path).absolute()
-
-
-def _sqlite_broker(app: Any, url: str, answer_seconds: float | None) -> Broker:
-    from celeriac.brokers.sqlite import SQLiteBroker
-
-    options = _sqlite_options(app.conf.broker_transport_options)
-    if answer_seconds is not None:
-        options.setdefault("timeout", answer_seconds)
-    return SQLiteBroker(sqlite_path(url), **options)
-
-
-def _sqlite_backend(app: Any, url: str) -> Backend:
-    from celeriac.backends.sqlite import SQLiteBackend
-
-    return SQLiteBackend(sqlite_path(url), result_ttl=seconds(app.conf.result_expires))
-
-
-def _sqlite_options(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: options[name] for name in ("synchronous", "timeout") if name in options}
-
-
-# -- Redis ------------------------------------------------------------------------------------------------------------
-
-
-def _redis_broker(app: Any, url: str, answer_seconds: float | None) -> Broker:
-    _require_redis()
-    from celeriac.brokers.redis import RedisBroker
-
-    backend = open_backend(app)
-    options = _redis_options(url, app.conf.broker_transport_options, app.conf.broker_use_ssl, app, answer_seconds)
-    return RedisBroker(options, getattr(backend, "keys", None))
-
-
-def _redis_backend(app: Any, url: str) -> Backend:
-    _require_redis()
-    from celeriac.backends.redis import RedisBackend
-
-    conf = app.conf
-    transport = conf.get("result_backend_transport_options") or {}
-    options = _redis_options(url, transport, conf.redis_backend_use_ssl, app, None, result_store=True)
-    ttl = whole_seconds(conf.result_expires)
-    chord = conf.get("result_chord_expires")
-    failure = conf.get("result_failure_expires")
-    return RedisBackend(
-        options,
-        ttl=ttl,
-        failure_ttl=None if failure is None else whole_seconds(failure),
-        chord_ttl=ttl if chord is None else whole_seconds(chord),
-        chord_ordered=bool(transport.get("result_chord_ordered", True)),
-    )
-
-
-def _redis_options(
-    url: str,
-    transport: dict[str, Any],
-    ssl: Any,
-    app: Any,
-    answer_seconds: float | None,
-    *,
-    result_store: bool = False,
-) -> Any:
-    from celeriac.brokers.redis import RedisOptions
-
-    extra = dict(ssl) if isinstance(ssl, dict) else {}
-    prefix = transport.get("global_keyprefix") or ""
-    if result_store and prefix and prefix[-1] not in ":_-.":
-        prefix += "_"  # as Celery's result store does
-    known: dict[str, Any] = {
-        "key_prefix": prefix,
-        "connect_timeout": float(transport.get("socket_connect_timeout") or app.conf.broker_connection_timeout or 4),
-        "answer_timeout": float(transport.get("socket_timeout") or answer_seconds or 10),
-        "client_options": extra,
-    }
-    if "priority_steps" in transport:
-        known["priority_steps"] = tuple(sorted(transport["priority_steps"]))
-    if "sep" in transport:
-        known["separator"] = transport["sep"]
-    return RedisOptions(redis_url(url, tls=bool(ssl)), **known)
-
-
-def redis_url(url: str, *, tls: bool = False) -> str:
-    """Kombu's and Celery's way of writing a Redis URL, as redis-py reads it."""
-    parts = urlsplit(url)
-    query = dict(parse_qsl(parts.query))
-    if parts.scheme in ("redis+socket", "unix"):
-        database = query.pop("virtual_host", query.pop("db", "0")).strip("/")
-        return urlunsplit(("unix", parts.netloc, parts.path, urlencode({**query, "db": database}), ""))
-    query = {
-        name: value.replace("CERT_", "").lower() if name == "ssl_cert_reqs" else value for name, value in query.items()
-    }
-    scheme = "rediss" if tls else parts.scheme
-    database = parts.path.strip("/") or "0"
-    if not database.isdigit():
-        raise ConfigurationError(f"The database in {url!r} must be a number, not {database!r}")
-    return urlunsplit((scheme, parts.netloc or "localhost:6379", f"/{database}", urlencode(query), ""))
-
-
-def _require_redis() -> None:
-    try:
-        import redis  # noqa: F401 - to see whether it is there
-    except ImportError as error:
-        raise MissingExtra("A redis:// URL", "redis") from error
-
-
-def seconds(value: Any) -> float | None:
-    """A duration of Celery's configuration (a number or a ``timedelta``); ``None`` means for ever."""
-    if value is None:
-        return None
-    return float(value.total_seconds()) if hasattr(value, "total_seconds") else float(value)
-
-
-def whole_seconds(value: Any) -> int:
-    """The same in whole seconds; 0 means for ever."""
-    return int(seconds(value) or 0)
 
 
 # -- one per process --------------------------------------------------------------------------------------------------

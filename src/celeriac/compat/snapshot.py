@@ -95,7 +95,7 @@ def _renewed(app: Any) -> Snapshot:
         sent_event=bool(conf.task_send_sent_event),
         protocol=int(conf.task_protocol),
         inherit_priority=bool(conf.task_inherit_parent_priority),
-        has_engine=connect.scheme_of(connect.broker_url(app)) in {*connect.REDIS_SCHEMES, "sqlite"},
+        has_engine=connect.has_engine(connect.broker_url(app)),
     )
     loaded = app._conf
     # A source that is not a dict (Django's settings, a module) may change without our noticing: it is read each time.

@@ -25,13 +25,11 @@ LONGEST_WAIT = 5.0
 
 def result_class(scheme: str) -> Any:
     """The class for a URL's scheme; ``None`` when Celery's own is to be used."""
-    if scheme == "sqlite":
-        return EngineResults
     if scheme in connect.REDIS_SCHEMES:
         from celeriac.compat.redis_results import RedisResults
 
         return RedisResults
-    return None
+    return EngineResults if scheme in connect.BACKENDS else None
 
 
 _stores = connect.PerProcess()

@@ -1,0 +1,92 @@
+"""``redis://`` URLs and their relatives."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from celeriac.backend import Backend
+from celeriac.broker import Broker
+from celeriac.compat.durations import whole_seconds
+from celeriac.errors import ConfigurationError, MissingExtra
+
+
+def open_broker(app: Any, url: str, answer_seconds: float | None, results: Backend | None) -> Broker:
+    """A broker for this app and URL (see :data:`celeriac.compat.connect.BROKERS`)."""
+    _require_redis()
+    from celeriac.brokers.redis import RedisBroker
+
+    options = _redis_options(url, app.conf.broker_transport_options, app.conf.broker_use_ssl, app, answer_seconds)
+    return RedisBroker(options, getattr(results, "keys", None))
+
+
+def open_backend(app: Any, url: str) -> Backend:
+    """A result store for this app and URL."""
+    _require_redis()
+    from celeriac.backends.redis import RedisBackend
+
+    conf = app.conf
+    transport = conf.get("result_backend_transport_options") or {}
+    options = _redis_options(url, transport, conf.redis_backend_use_ssl, app, None, result_store=True)
+    ttl = whole_seconds(conf.result_expires)
+    chord = conf.get("result_chord_expires")
+    failure = conf.get("result_failure_expires")
+    return RedisBackend(
+        options,
+        ttl=ttl,
+        failure_ttl=None if failure is None else whole_seconds(failure),
+        chord_ttl=ttl if chord is None else whole_seconds(chord),
+        chord_ordered=bool(transport.get("result_chord_ordered", True)),
+    )
+
+
+def _redis_options(
+    url: str,
+    transport: dict[str, Any],
+    ssl: Any,
+    app: Any,
+    answer_seconds: float | None,
+    *,
+    result_store: bool = False,
+) -> Any:
+    from celeriac.brokers.redis import RedisOptions
+
+    extra = dict(ssl) if isinstance(ssl, dict) else {}
+    prefix = transport.get("global_keyprefix") or ""
+    if result_store and prefix and prefix[-1] not in ":_-.":
+        prefix += "_"  # as Celery's result store does
+    known: dict[str, Any] = {
+        "key_prefix": prefix,
+        "connect_timeout": float(transport.get("socket_connect_timeout") or app.conf.broker_connection_timeout or 4),
+        "answer_timeout": float(transport.get("socket_timeout") or answer_seconds or 10),
+        "client_options": extra,
+    }
+    if "priority_steps" in transport:
+        known["priority_steps"] = tuple(sorted(transport["priority_steps"]))
+    if "sep" in transport:
+        known["separator"] = transport["sep"]
+    return RedisOptions(redis_url(url, tls=bool(ssl)), **known)
+
+
+def redis_url(url: str, *, tls: bool = False) -> str:
+    """Kombu's and Celery's way of writing a Redis URL, as redis-py reads it."""
+    parts = urlsplit(url)
+    query = dict(parse_qsl(parts.query))
+    if parts.scheme in ("redis+socket", "unix"):
+        database = query.pop("virtual_host", query.pop("db", "0")).strip("/")
+        return urlunsplit(("unix", parts.netloc, parts.path, urlencode({**query, "db": database}), ""))
+    query = {
+        name: value.replace("CERT_", "").lower() if name == "ssl_cert_reqs" else value for name, value in query.items()
+    }
+    scheme = "rediss" if tls else parts.scheme
+    database = parts.path.strip("/") or "0"
+    if not database.isdigit():
+        raise ConfigurationError(f"The database in {url!r} must be a number, not {database!r}")
+    return urlunsplit((scheme, parts.netloc or "localhost:6379", f"/{database}", urlencode(query), ""))
+
+
+def _require_redis() -> None:
+    try:
+        import redis  # noqa: F401 - to see whether it is there
+    except ImportError as error:
+        raise MissingExtra("A redis:// URL", "redis") from error

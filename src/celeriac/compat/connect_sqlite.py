@@ -1,0 +1,39 @@
+"""The embedded default: ``sqlite://`` URLs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from celeriac.backend import Backend
+from celeriac.backends.sqlite import SQLiteBackend
+from celeriac.broker import Broker
+from celeriac.brokers.sqlite import SQLiteBroker
+from celeriac.compat.durations import seconds
+from celeriac.errors import ConfigurationError
+
+
+def sqlite_path(url: str) -> Path:
+    """The file of ``sqlite:///relative`` or ``sqlite:////absolute``."""
+    path = unquote(urlsplit(url).path)[1:]
+    if not path:
+        raise ConfigurationError(
+            f"{url} names no file: write sqlite:///name.sqlite3 or sqlite:////absolute/path.sqlite3"
+        )
+    return Path(path).absolute()
+
+
+def open_broker(app: Any, url: str, answer_seconds: float | None, results: Backend | None) -> Broker:
+    """A broker for this app and URL (see :data:`celeriac.compat.connect.BROKERS`)."""
+    options = {
+        name: value for name, value in app.conf.broker_transport_options.items() if name in ("synchronous", "timeout")
+    }
+    if answer_seconds is not None:
+        options.setdefault("timeout", answer_seconds)
+    return SQLiteBroker(sqlite_path(url), **options)
+
+
+def open_backend(app: Any, url: str) -> Backend:
+    """A result store for this app and URL."""
+    return SQLiteBackend(sqlite_path(url), result_ttl=seconds(app.conf.result_expires))
