@@ -15,6 +15,9 @@ from celeriac.backends.sqlite import SQLiteBackend
 from celeriac.broker import Broker
 from celeriac.brokers.redis import RedisBroker, RedisOptions
 from celeriac.brokers.sqlite import SQLiteBroker
+from celeriac.keyvalue import KeyValueStore
+from celeriac.keyvalues.redis import RedisKeyValues
+from celeriac.keyvalues.sqlite import SQLiteKeyValues
 from celeriac.message import Delivery, Message
 from celeriac.outcome import ChordPart, DeadLetter, Outcome, Result, State
 
@@ -36,11 +39,17 @@ class Kit(ABC):
     @abstractmethod
     def new_backend(self, ttl: int) -> Backend: ...
 
+    @abstractmethod
+    def new_key_values(self) -> KeyValueStore: ...
+
     def broker(self, backend: Backend | None = None) -> Broker:
         return self._stack.enter_context(closing(self.new_broker(backend)))
 
     def backend(self, ttl: int = 3600) -> Backend:
         return self._stack.enter_context(closing(self.new_backend(ttl)))
+
+    def key_values(self) -> KeyValueStore:
+        return self._stack.enter_context(closing(self.new_key_values()))
 
 
 class SQLiteKit(Kit):
@@ -54,6 +63,9 @@ class SQLiteKit(Kit):
     def new_backend(self, ttl: int) -> Backend:
         return SQLiteBackend(self.path, result_ttl=ttl)
 
+    def new_key_values(self) -> KeyValueStore:
+        return SQLiteKeyValues(self.path)
+
 
 class RedisKit(Kit):
     def __init__(self, stack: ExitStack, url: str) -> None:
@@ -65,6 +77,9 @@ class RedisKit(Kit):
 
     def new_backend(self, ttl: int) -> Backend:
         return RedisBackend(RedisOptions(self.url), ttl=ttl)
+
+    def new_key_values(self) -> KeyValueStore:
+        return RedisKeyValues(RedisOptions(self.url))
 
 
 def messages(*raws: bytes | str, queue: str = QUEUE, priority: int = 0, due: float | None = None) -> list[Message]:

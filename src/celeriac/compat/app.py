@@ -14,7 +14,7 @@ from celery.utils.functional import maybe_list
 from celery.utils.time import maybe_iso8601
 from kombu.utils.uuid import uuid
 
-from celeriac.compat import connect, sending
+from celeriac.compat import connect, declaring, sending
 from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot, watch
 from celeriac.compat.stores import result_class
@@ -37,6 +37,16 @@ class Celery(celery.Celery):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.add_defaults(lambda: {"broker_url": connect.EMBEDDED_URL})
+
+    # -- tasks -----------------------------------------------------------------------------------------------------
+
+    def _task_from_fun(self, fun: Any, name: Any = None, base: Any = None, bind: bool = False, **options: Any) -> Any:
+        """As Celery's, with the options that Celery does not have checked.  Raises ``ConfigurationError``."""
+        is_new = (name or self.gen_task_name(fun.__name__, fun.__module__)) not in self._tasks
+        task = super()._task_from_fun(fun, name=name, base=base, bind=bind, **options)
+        if is_new:
+            declaring.check_task(task, options)
+        return task
 
     # -- sending ---------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.compat.durations import whole_seconds
 from celeriac.errors import ConfigurationError, MissingExtra
+from celeriac.keyvalue import KeyValueStore
 
 
 def open_broker(app: Any, url: str, answer_seconds: float | None, results: Backend | None) -> Broker:
@@ -38,6 +39,14 @@ def open_backend(app: Any, url: str) -> Backend:
         chord_ttl=ttl if chord is None else whole_seconds(chord),
         chord_ordered=bool(transport.get("result_chord_ordered", True)),
     )
+
+
+def open_key_values(app: Any, url: str) -> KeyValueStore:
+    """A key-value store for this app and URL, with the broker's options."""
+    _require_redis()
+    from celeriac.keyvalues.redis import RedisKeyValues
+
+    return RedisKeyValues(_redis_options(url, app.conf.broker_transport_options, app.conf.broker_use_ssl, app, None))
 
 
 def _redis_options(

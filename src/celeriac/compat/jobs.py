@@ -10,6 +10,7 @@ from celery.app.task import Task as BaseTask
 from celery.utils.objects import mro_lookup
 
 from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery
+from celeriac.policy import Policy
 
 
 def has_own(task: Any, name: str) -> bool:
@@ -37,6 +38,7 @@ class Plan:
         "late",
         "name",
         "on_success",
+        "policies",
         "soft_limit",
         "store_errors",
         "task",
@@ -63,6 +65,8 @@ class Plan:
         self.before_start = task.before_start if has_own(task, "before_start") else None
         self.on_success = task.on_success if has_own(task, "on_success") else None
         self.after_return = task.after_return if has_own(task, "after_return") else None
+        self.policies: tuple[Policy, ...] = ()
+        """What wraps each run."""
 
 
 NOT_SENT = frozenset({"followed", "held", SENT_HEADER, CRASHES_HEADER})
@@ -93,6 +97,7 @@ class TaskJob:
     __slots__ = (
         "delivery",
         "envelope",
+        "error",
         "hard_limit",
         "headers",
         "interrupted",
@@ -115,6 +120,8 @@ class TaskJob:
         self.is_async = plan.is_async
         self.task_id: str = headers["id"]
         self.interrupted: BaseException | None = None
+        self.error: BaseException | None = None
+        """What the body raised, once it has."""
         self.started_at = 0.0
         self.waited: float | None = None
         info = envelope["properties"].get("delivery_info")

@@ -27,7 +27,9 @@ from kombu.serialization import prepare_accept_content
 from celeriac.compat import chords, context, followups
 from celeriac.compat.collect import Collector, collecting, current_collector
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
+from celeriac.compat.declaring import policies_of
 from celeriac.compat.envelope import decode, decode_body, priority_of
+from celeriac.compat.guarding import Guard
 from celeriac.compat.jobs import Plan, Request, TaskJob
 from celeriac.compat.records import PlainRecords
 from celeriac.compat.sending import due_at
@@ -45,6 +47,7 @@ from celeriac.compat.worker_request import announce
 from celeriac.engine.runner import Fate
 from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery, Message
 from celeriac.outcome import DeadReason, Outcome, ReadyChord, State
+from celeriac.policy import Finish, Postpone, Refuse, Verdict
 from celeriac.pool import Job
 from celeriac.telemetry.bus import Bus
 from celeriac.telemetry.events import TaskDeadLettered, TaskFinished, TaskReceived, TaskStarted
@@ -163,7 +166,9 @@ class CeleryRunner:
         task = self._app.tasks.get(name) if isinstance(name, str) else None
         if task is None:
             raise UnknownTask(f"{name!r} is not a registered task of this worker; is its module imported?")
-        plan = self._plans[name] = Plan(task, *self._limits)
+        plan = Plan(task, *self._limits)
+        plan.policies = policies_of(self._app, task)
+        self._plans[name] = plan
         return plan
 
     def _first_protocol(self, envelope: dict[str, Any]) -> dict[str, Any]:
@@ -204,6 +209,14 @@ class CeleryRunner:
         request = self._open(job)
         if isinstance(request, Outcome):
             return request
+        if not job.plan.policies:
+            return self._run(job, request)
+        guard = Guard(job.plan.policies, job, request)
+        verdict = guard.enter()
+        outcome = self._run(job, request) if verdict is None else self._ruled(job, request, verdict)
+        return guard.leave(outcome, job.error)
+
+    def _run(self, job: TaskJob, request: Request) -> Outcome:
         plan = job.plan
         stack = plan.task.request_stack
         outer_tasks, outer_requests = context.task_stack.enter(plan.task), stack.enter(request)
@@ -225,6 +238,15 @@ class CeleryRunner:
         request = self._open(job)
         if isinstance(request, Outcome):
             return request
+        if not job.plan.policies:
+            return await self._run_async(job, request)
+        guard = Guard(job.plan.policies, job, request)
+        # Policies go to a store and wait for it: in another thread, so that the other coroutines go on.
+        verdict = await asyncio.to_thread(guard.enter)
+        outcome = await self._run_async(job, request) if verdict is None else self._ruled(job, request, verdict)
+        return await asyncio.to_thread(guard.leave, outcome, job.error)
+
+    async def _run_async(self, job: TaskJob, request: Request) -> Outcome:
         plan = job.plan
         stack = plan.task.request_stack
         outer_tasks, outer_requests = context.task_stack.enter(plan.task), stack.enter(request)
@@ -240,6 +262,19 @@ class CeleryRunner:
             stack.leave(outer_requests)
             context.task_stack.leave(outer_tasks)
         return self._finished(job, outcome) if self._bus.listening else outcome
+
+    def _ruled(self, job: TaskJob, request: Request, verdict: Verdict) -> Outcome:
+        """What a policy's verdict comes to; the body is not run."""
+        with context.current(job.plan.task, request):
+            if isinstance(verdict, Finish):
+                return self._success(job, request, verdict.value)
+            if isinstance(verdict, Refuse):
+                outcome = self._verdicts.failed(job, verdict.error, verdict.reason)
+                return outcome if verdict.dead_letter else outcome._replace(dead=None)
+        trace_log.info("Task %s[%s] is not run: %s", job.name, job.task_id, verdict.reason)
+        if isinstance(verdict, Postpone):
+            return self._park(job, time.time() + verdict.seconds)
+        return Outcome(job.delivery, State.IGNORED)
 
     def _open(self, job: TaskJob) -> Request | Outcome:
         """Decode the arguments and see whether the task is still to run."""
@@ -367,6 +402,7 @@ class CeleryRunner:
         """A body that raised.  The outcome, Celery's name of the state, and the value for its handlers."""
         if job.interrupted is not None and isinstance(error, asyncio.CancelledError):
             error = job.interrupted
+        job.error = error
         if isinstance(error, Terminated):
             return (
                 self._verdicts.revoked(job, "terminated", terminated=True, signum=None, expired=False),

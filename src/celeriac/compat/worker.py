@@ -18,7 +18,7 @@ from celery.utils.nodenames import default_nodename, worker_direct
 from celery.utils.text import str_to_list
 from kombu.utils.encoding import safe_str
 
-from celeriac.compat import connect
+from celeriac.compat import connect, declaring
 from celeriac.compat.banner import banner
 from celeriac.compat.beat import EmbeddedBeat
 from celeriac.compat.control.services import RemoteServices
@@ -69,6 +69,7 @@ class Worker:
         self.options: WorkerOptions = worker_options(app, self.hostname, kwargs)
         self.supervisor: Supervisor | None = None
         self.remote = RemoteServices(self, bus, kwargs)
+        declaring.check_all(app)
         signals.worker_init.send(sender=self)
         self._custom_logging = app.log.setup(
             self.loglevel, self.logfile, redirect_stdouts=False,

@@ -1,0 +1,52 @@
+"""Runs a task inside its policies (:mod:`celeriac.policy`)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from celeriac.compat.jobs import Request, TaskJob
+from celeriac.errors import StoreError
+from celeriac.outcome import Outcome
+from celeriac.policy import Call, Policy, Postpone, Verdict
+
+logger = logging.getLogger("celeriac.policies")
+
+STORE_AWAY_SECONDS = 1.0
+"""How long a task waits whose policies cannot reach their store."""
+
+
+class Guard:
+    """The policies of one run."""
+
+    def __init__(self, policies: Sequence[Policy], job: TaskJob, request: Request) -> None:
+        self._policies = policies
+        self._entered: list[Policy] = []
+        self._request = request
+        self.call = Call(
+            task=job.name, task_id=job.task_id, args=request.args, kwargs=request.kwargs, queue=job.delivery.queue,
+            headers=job.headers, attempt=job.headers.get("retries") or 0, redelivered=job.redelivered,
+        )  # fmt: skip
+
+    def enter(self) -> Verdict | None:
+        """Enter the policies until one has a verdict; give the request the arguments that they made of the sent ones."""
+        for policy in self._policies:
+            try:
+                verdict = policy.enter(self.call)
+            except StoreError as error:
+                verdict = Postpone(STORE_AWAY_SECONDS, str(error))
+            if verdict is not None:
+                return verdict
+            self._entered.append(policy)
+        self._request.args, self._request.kwargs = self.call.args, self.call.kwargs
+        return None
+
+    def leave(self, outcome: Outcome, error: BaseException | None) -> Outcome:
+        """Leave those that were entered, the last one first."""
+        while self._entered:
+            policy = self._entered.pop()
+            try:
+                outcome = policy.leave(self.call, outcome, error)
+            except Exception:
+                logger.exception("A policy of %s[%s] failed after the run", self.call.task, self.call.task_id)
+        return outcome
