@@ -16,11 +16,12 @@ called again; after a ``lease`` of unknown fate, :meth:`Broker.leased` tells wha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from celeriac.backend import Backend
-from celeriac.message import Delivery, Message
+from celeriac.errors import ConfigurationError
+from celeriac.message import Bound, Delivery, Message
 from celeriac.outcome import Outcome, Settlement
 
 
@@ -77,6 +78,26 @@ class Broker(ABC):
 
         All or nothing.  When it returns, the store has accepted them with its configured durability.
         """
+
+    def publish_within(self, messages: Sequence[Message], bounds: Mapping[str, Bound]) -> None:
+        """Publish without letting queues grow past their bounds.
+
+        What counts is what is ready, scheduled or parked.  What is leased does not, and what comes back to a queue by
+        other ways (a retry, work that is handed back or rescued, a replayed dead letter) is never refused: a queue may be
+        longer than its bound by that, and takes nothing new until it is shorter again.
+
+        Where the oldest make room, those of the lowest priority go first, to the dead letters with the reason
+        ``overflow``; what is scheduled or parked is not dropped.
+
+        Args:
+            messages: as for :meth:`publish`, all or nothing.  Those of queues without a bound are sent with the others.
+            bounds: by the name of the queue.
+
+        Raises:
+            QueueFull: one of the queues has no room for its messages.  Nothing was sent, and nothing dropped.
+            ConfigurationError: this broker cannot bound its queues.
+        """
+        raise ConfigurationError(f"The broker at {self.url} cannot bound the length of its queues")
 
     # -- lease, settle, release ------------------------------------------------------------------------------------
 

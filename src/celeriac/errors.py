@@ -57,4 +57,25 @@ class OwnerLost(CeleriacError):
 
 
 class QueueFull(CeleriacError):
-    """The queue has reached its maximum length; nothing was sent."""
+    """The queue has reached its maximum length; nothing was sent.
+
+    Args:
+        queue: its name.
+        max_length: its maximum length.
+        length: how much lay in it.
+        count: how many messages were to be added.
+    """
+
+    def __init__(self, queue: str, max_length: int, length: int, count: int = 1) -> None:
+        super().__init__(queue, max_length, length, count)
+        self.queue = queue
+        self.max_length = max_length
+        self.length = length
+        self.count = count
+
+    def __str__(self) -> str:
+        what = "another message" if self.count == 1 else f"{self.count:,} more"
+        hint = "" if self.count <= self.max_length else ". So many never have room in it: send fewer at a time"
+        return (
+            f"Queue {self.queue} has no room for {what}: it holds {self.length:,} of at most {self.max_length:,}{hint}"
+        )

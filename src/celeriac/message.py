@@ -29,6 +29,15 @@ class Message(NamedTuple):
     """When to run it: seconds since the epoch.  ``None`` or the past means at once."""
 
 
+class Bound(NamedTuple):
+    """How long a queue may become by what is published within it (:meth:`celeriac.broker.Broker.publish_within`)."""
+
+    max_length: int
+    """Messages that are ready, scheduled or parked, together."""
+    drop_oldest: bool = False
+    """Whether the oldest ready messages make room, and go to the dead letters, instead of the new ones being refused."""
+
+
 class Delivery(NamedTuple):
     """A leased message.  It belongs to the owner that leased it until it is settled, released or rescued."""
 
@@ -41,9 +50,16 @@ class Delivery(NamedTuple):
 
 
 _SENT = re.compile(rb'"celeriac-sent": ?([0-9.]+)')
+_NAMES = re.compile(rb'"(task|id)": ?"([^"\\]+)"')
 
 
 def sent_at(raw: bytes) -> float | None:
     """When an envelope was sent, in seconds since the epoch; ``None`` where it does not tell."""
     found = _SENT.search(raw)
     return float(found[1]) if found else None
+
+
+def task_of(raw: bytes) -> tuple[str, str]:
+    """A task's name and id, as far as an envelope tells them; empty where it does not."""
+    found = {name: value.decode("utf-8", "replace") for name, value in reversed(_NAMES.findall(raw))}
+    return found.get(b"task", ""), found.get(b"id", "")

@@ -66,8 +66,13 @@ def _redis_options(
         prefix += "_"  # as Celery's result store does
     known: dict[str, Any] = {
         "key_prefix": prefix,
-        "connect_timeout": float(transport.get("socket_connect_timeout") or app.conf.broker_connection_timeout or 4),
-        "answer_timeout": float(transport.get("socket_timeout") or answer_seconds or 10),
+        "connect_timeout": min(
+            float(transport.get("socket_connect_timeout") or app.conf.broker_connection_timeout or 4),
+            answer_seconds or float("inf"),
+        ),
+        "answer_timeout": min(
+            float(transport.get("socket_timeout") or answer_seconds or 10), answer_seconds or float("inf")
+        ),
         "client_options": extra,
     }
     if "priority_steps" in transport:

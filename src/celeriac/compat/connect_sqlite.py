@@ -32,7 +32,7 @@ def open_broker(app: Any, url: str, answer_seconds: float | None, results: Backe
         name: value for name, value in app.conf.broker_transport_options.items() if name in ("synchronous", "timeout")
     }
     if answer_seconds is not None:
-        options.setdefault("timeout", answer_seconds)
+        options["timeout"] = min(options.get("timeout", answer_seconds), answer_seconds)
     return SQLiteBroker(sqlite_path(url), **options)
 
 

@@ -13,26 +13,16 @@ from celery import signals
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu import Exchange
 from kombu.common import Broadcast
-from kombu.exceptions import OperationalError
 
-from celeriac.compat import connect, context, envelope
+from celeriac.compat import context, envelope, publish_buffer
+from celeriac.compat.back_pressure import Terms, terms_of_call
 from celeriac.compat.collect import current_collector
+from celeriac.compat.posting import put
+from celeriac.compat.publish_buffer import Posted
 from celeriac.compat.snapshot import Snapshot, snapshot
-from celeriac.errors import StoreFull, StoreUnavailable
 from celeriac.message import SENT_HEADER, Message
 from celeriac.telemetry.bus import bus
 from celeriac.telemetry.events import TaskSent
-
-
-class PublishFailed(StoreUnavailable, OperationalError):
-    """The broker could not be reached within the publish policy; nothing is known to have been sent.
-
-    Celery's users know it as :exc:`kombu.exceptions.OperationalError`.
-    """
-
-
-class PublishRefused(StoreFull, OperationalError):
-    """The broker has no room for the message; nothing was sent."""
 
 
 class Address(NamedTuple):
@@ -43,15 +33,6 @@ class Address(NamedTuple):
     exchange: str
     routing_key: str
     exchange_type: str
-
-
-class Posted(NamedTuple):
-    """A message with what is announced once it is sent."""
-
-    message: Message
-    name: str
-    headers: dict[str, Any]
-    announce: Callable[[], None] | None
 
 
 class Batch:
@@ -65,13 +46,18 @@ _batch: ContextVar[Batch | None] = ContextVar("celeriac_batch", default=None)
 
 
 @contextmanager
-def batch(app: Any) -> Iterator[Batch]:
+def batch(app: Any, **options: Any) -> Iterator[Batch]:
     """Send all that is sent inside the block in one round trip, when the block ends.
 
     If the block raises, nothing is sent.  Blocks inside a block belong to the outer one.
 
+    Args:
+        app: whose messages.
+        options: ``queue_full``, ``queue_full_timeout`` and ``publish_timeout`` for all of them; those of calls in the block do
+            not count.
+
     Raises:
-        PublishFailed, PublishRefused: on leaving the block; nothing is known to have been sent.
+        PublishFailed, PublishRefused, QueueIsFull: on leaving the block; nothing is known to have been sent.
     """
     outer = _batch.get()
     if outer is not None:
@@ -84,8 +70,7 @@ def batch(app: Any) -> Iterator[Batch]:
     finally:
         _batch.reset(token)
     if collected.posted:
-        settings = snapshot(app)
-        post(app, collected.posted, settings.retry_policy if settings.retry else None)
+        post(app, collected.posted, terms_of_call(snapshot(app).terms, options))
 
 
 def resolve(
@@ -120,11 +105,13 @@ def send(app: Any, name: str, message: Any, options: dict[str, Any]) -> None:
     headers.update(options.pop("headers", None) or {})
     headers[SENT_HEADER] = time.time()
     settings = snapshot(app)
+    terms = terms_of_call(settings.terms, options)
     if address.queue is None or isinstance(queue, Broadcast) or not settings.has_engine:
         _send_by_kombu(app, name, message, {**options, "queue": queue, **_exchange_options(address)})
         return
     retry = options.pop("retry", None)
     policy = {**settings.retry_policy, **(options.pop("retry_policy", None) or {})}
+    terms = terms._replace(policy=policy if (settings.retry if retry is None else retry) else None)
     serializer = options.pop("serializer", None) or settings.serializer
     compression = options.pop("compression", None) or settings.compression
     _fill_properties(settings, properties, queue, options)
@@ -144,11 +131,10 @@ def send(app: Any, name: str, message: Any, options: dict[str, Any]) -> None:
         headers,
         _announcement(app, name, body, headers, address, sent_event),
     )
-    retry = settings.retry if retry is None else retry
-    _deliver(app, posted, policy if retry else None)
+    _deliver(app, posted, terms)
 
 
-def _deliver(app: Any, posted: Posted, policy: dict[str, Any] | None) -> None:
+def _deliver(app: Any, posted: Posted, terms: Terms) -> None:
     collector, collected = current_collector(), _batch.get()
     if collector is None and held_back(posted):
         return
@@ -159,7 +145,7 @@ def _deliver(app: Any, posted: Posted, policy: dict[str, Any] | None) -> None:
     elif collected is not None:
         collected.posted.append(posted)
     else:
-        post(app, [posted], policy)
+        post(app, [posted], terms)
 
 
 def deliver_plainly(app: Any, message: Message, settings: Snapshot) -> None:
@@ -171,7 +157,7 @@ def deliver_plainly(app: Any, message: Message, settings: Snapshot) -> None:
     elif collected is not None:
         collected.posted.append(posted)
     else:
-        post(app, (posted,), settings.retry_policy if settings.retry else None)
+        post(app, (posted,), settings.terms)
 
 
 def held_back(posted: Posted) -> bool:
@@ -186,39 +172,13 @@ def held_back(posted: Posted) -> bool:
     return True
 
 
-def post(app: Any, posted: Sequence[Posted], policy: dict[str, Any] | None) -> None:
-    """Put messages into the broker, trying again as ``policy`` says (Celery's ``retry_policy``; ``None``: once)."""
-    broker = connect.producer(app)
-    messages = [each.message for each in posted]
-    started, tries = time.monotonic(), 0
-    while True:
-        try:
-            broker.publish(messages)
-            break
-        except StoreFull as error:
-            raise PublishRefused(f"{len(messages)} messages were not sent: {error}") from error
-        except StoreUnavailable as error:
-            pause = _pause(policy, tries)
-            tries += 1
-            if pause is None:
-                took = time.monotonic() - started
-                raise PublishFailed(f"Gave up sending after {tries} attempts in {took:.1f} s: {error}") from error
-            time.sleep(pause)
-    for each in posted:
-        if each.announce is not None:
-            each.announce()
-
-
-def _pause(policy: dict[str, Any] | None, tries: int) -> float | None:
-    """Seconds to wait before the next try; ``None``: give up.  The formula of kombu's ``retry_over_time``."""
-    if policy is None:
-        return None
-    most = policy.get("max_retries", 3)
-    if most is not None and tries >= most:
-        return None
-    start, step, longest = (policy.get(f"interval_{name}", value) for name, value in
-                            (("start", 0), ("step", 0.2), ("max", 0.2)))  # fmt: skip
-    return float(min(start + step * tries, longest))
+def post(app: Any, posted: Sequence[Posted], terms: Terms) -> None:
+    """Put messages into the broker, and tell who is to be told.  Raises as :func:`celeriac.compat.posting.put` does."""
+    if terms.buffered:
+        publish_buffer.of(app).send(posted, terms)
+        return
+    put(app, [each.message for each in posted], terms)
+    publish_buffer.announce(posted)
 
 
 def _fill_properties(settings: Snapshot, properties: dict[str, Any], queue: Any, options: dict[str, Any]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -15,7 +16,8 @@ from celeriac.brokers.redis.connection import RedisConnection
 from celeriac.brokers.redis.options import RedisOptions
 from celeriac.brokers.redis.result_keys import ResultKeys
 from celeriac.brokers.redis.settlement import SettleArguments
-from celeriac.message import Delivery, Message, sent_at
+from celeriac.errors import QueueFull
+from celeriac.message import Bound, Delivery, Message, sent_at
 from celeriac.outcome import Outcome, ReadyChord, Settlement
 
 RESCUE_CUT_SHORT_AFTER = 10.0
@@ -27,6 +29,7 @@ SCRIPTS = (
     "settle",
     "release",
     "publish",
+    "publish_within",
     "beat",
     "unregister",
     "condemn",
@@ -122,6 +125,21 @@ class RedisBroker(Broker):
             yield self.key("schedule", message.queue)
             yield self.key("consumers", message.queue)
             yield int((message.due or 0) * 1000)
+
+    def publish_within(self, messages: Sequence[Message], bounds: Mapping[str, Bound]) -> None:
+        """See :meth:`Broker.publish_within`: one script."""
+        counts = Counter(message.queue for message in messages if message.queue in bounds)
+        keys = [self.key("serial"), self.key("dead")]
+        arguments: list[Any] = [self.options.dead_limit, time.time(), len(counts)]
+        for queue, count in counts.items():
+            lists = self.lists(queue)
+            keys += [self.key("schedule", queue), self.key("parked", queue), *lists]
+            arguments += [queue, bounds[queue].max_length, int(bounds[queue].drop_oldest), count, len(lists)]
+        refusal = self._redis.run("publish_within", keys, [*arguments, *self._publish_arguments(messages)])
+        if refusal:
+            place, length = refusal
+            queue, count = list(counts.items())[place - 1]
+            raise QueueFull(queue, bounds[queue].max_length, length, count)
 
     # -- lease, settle, release ------------------------------------------------------------------------------------
 

@@ -10,14 +10,14 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker, DeadMessage, Depth
 from celeriac.brokers.sqlite import burying, leasing, looking, owning, publishing, settling
 from celeriac.errors import ConfigurationError
-from celeriac.message import Delivery, Message
+from celeriac.message import Bound, Delivery, Message
 from celeriac.outcome import Outcome, Settlement
 from celeriac.sqlite_store import LOCK_TIMEOUT, SQLiteStore, Synchronous, bell, path_from_url
 
@@ -85,6 +85,22 @@ class SQLiteBroker(Broker):
         if not messages:
             return
         any_ready = self._write(lambda c: publishing.publish(c, messages, self._steps, now))
+        if any_ready:
+            bell.ring(self.file.path)
+
+    def publish_within(self, messages: Sequence[Message], bounds: Mapping[str, Bound]) -> None:
+        """See :meth:`Broker.publish_within`: one transaction."""
+        now = self._clock()
+        if not messages:
+            return
+
+        def work(connection: sqlite3.Connection) -> bool:
+            any_ready = publishing.publish_within(connection, messages, bounds, self._steps, now)
+            if any(bound.drop_oldest for bound in bounds.values()):
+                burying.drop_excess(connection, self._dead_limit)
+            return any_ready
+
+        any_ready = self._write(work)
         if any_ready:
             bell.ring(self.file.path)
 

@@ -22,6 +22,12 @@ def depths(connection: sqlite3.Connection, queues: Sequence[str], now: float) ->
     return [_depth(connection, queue, consumers[queue], now) for queue in queues]
 
 
+def lengths(connection: sqlite3.Connection, queue: str) -> tuple[int, int]:
+    """How many messages of a queue are ready, and how many wait for it elsewhere (scheduled)."""
+    ready, scheduled = connection.execute(_LOOK["counts"], (queue,)).fetchone() or (0, 0)
+    return ready, scheduled
+
+
 def leased_count(connection: sqlite3.Connection) -> int:
     """Messages leased by anybody."""
     return int(connection.execute(_LOOK["leased_count"]).fetchone()[0])
