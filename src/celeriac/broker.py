@@ -38,6 +38,18 @@ class Depth:
     """Live owners that serve the queue."""
     oldest_age: float | None
     """Seconds that the next message has waited; ``None`` when the queue is empty or the message does not tell."""
+    parked: int = 0
+    """Messages that wait beside the queue until a limit lets them in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Messages of one queue that wait beside it, until whoever parked them takes them out."""
+
+    queue: str
+    name: str
+    count: int
+    """Messages in it; when asking for some, how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +77,10 @@ class Broker(ABC):
 
     url: str
     """Where it is, without password; for people to read."""
+
+    has_lanes: bool = False
+    """Whether messages can be parked beside their queues: settling publishes to :attr:`~celeriac.message.Message.lane`, and
+    :meth:`lanes`, :meth:`unpark` and :meth:`alive` work."""
 
     round_trips: int
     """How many times this object has gone to the store and waited for the answer (an SQL statement or transaction
@@ -138,6 +154,28 @@ class Broker(ABC):
         milliseconds when something does.
         """
 
+    # -- lanes -----------------------------------------------------------------------------------------------------
+
+    def lanes(self, queues: Sequence[str], limit: int = 100) -> list[Lane]:
+        """Lanes of these queues that have messages, in one round trip: at most ``limit`` of each queue, others each time where
+        there are more.
+        """
+        return []
+
+    def unpark(self, owner: str, wanted: Sequence[Lane]) -> list[list[Delivery]]:
+        """Lease messages from lanes, in one round trip: for each lane up to its count, by priority, then the oldest first.
+
+        From then on they are messages of their queue like any other: what goes back goes there.
+
+        Raises:
+            OwnerLost: as :meth:`turn` does.
+        """
+        raise ConfigurationError(f"The broker at {self.url} has no lanes")
+
+    def alive(self, owners: Sequence[str]) -> set[str]:
+        """Those of these owners that are registered and not condemned."""
+        raise ConfigurationError(f"The broker at {self.url} has no lanes")
+
     # -- owners ----------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -192,7 +230,7 @@ class Broker(ABC):
 
     @abstractmethod
     def purge(self, queue: str) -> int:
-        """Throw away what is ready or scheduled in a queue; return how many."""
+        """Throw away what is ready, scheduled or parked in a queue; return how many."""
 
     # -- dead letters ----------------------------------------------------------------------------------------------
 

@@ -27,6 +27,9 @@ class Message(NamedTuple):
     """As in Celery on the same broker.  On Redis and SQLite 0 is the highest and 9 the lowest."""
     due: float | None = None
     """When to run it: seconds since the epoch.  ``None`` or the past means at once."""
+    lane: str = ""
+    """Beside its queue, in the lane of this name (:meth:`celeriac.broker.Broker.unpark`).  Only for what follows an outcome, on
+    brokers that have lanes."""
 
 
 class Bound(NamedTuple):

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from celeriac.backend import Backend
-from celeriac.broker import Broker, DeadMessage, Depth
+from celeriac.broker import Broker, DeadMessage, Depth, Lane
 from celeriac.brokers.redis.arrivals import Arrivals
 from celeriac.brokers.redis.connection import RedisConnection
 from celeriac.brokers.redis.options import RedisOptions
@@ -38,11 +38,16 @@ SCRIPTS = (
     "depth",
     "replay",
     "leased_count",
+    "lanes",
+    "unpark",
+    "purge",
 )
 
 
 class RedisBroker(Broker):
     """Queues, schedule, leases and dead letters in Redis."""
+
+    has_lanes = True
 
     def __init__(self, options: RedisOptions, results: ResultKeys | None = None) -> None:
         """Connects at first use.
@@ -59,11 +64,12 @@ class RedisBroker(Broker):
         self._prefix = options.key_prefix
         self._served: dict[str, tuple[str, ...]] = {}
         self._steps = list(options.priority_steps)
+        self._suffixes = [f"{options.separator}{step}" if step else "" for step in self._steps]
         self._lists: dict[str, list[str]] = {}
         self._queue_of_list: dict[str, str] = {}
         self._results = results if results is not None and results.address == self._redis.address else None
         self._settle_arguments = SettleArguments(
-            self.list_key, self.key, options.dead_limit, self._redis.database, self._results
+            self.list_key, self.lane_key, self.key, options.dead_limit, self._redis.database, self._results
         )
 
     @classmethod
@@ -86,9 +92,18 @@ class RedisBroker(Broker):
         """A queue's lists, in the order in which they are emptied."""
         found = self._lists.get(queue)
         if found is None:
-            suffixes = (f"{self.options.separator}{step}" if step else "" for step in self._steps)
-            found = self._lists[queue] = [f"{self._prefix}{queue}{suffix}" for suffix in suffixes]
+            found = self._lists[queue] = [f"{self._prefix}{queue}{suffix}" for suffix in self._suffixes]
         return found
+
+    def lane_key(self, queue: str, lane: str, priority: int) -> str:
+        """The list that messages of this priority wait in beside their queue."""
+        return self._lane_lists(queue, lane)[max(0, bisect_right(self._steps, priority) - 1)]
+
+    def _lane_lists(self, queue: str, lane: str) -> list[str]:
+        return [f"{self._lanes_prefix(queue)}{lane}{suffix}" for suffix in self._suffixes]
+
+    def _lanes_prefix(self, queue: str) -> str:
+        return self.key("lane", f"{queue}\x1f")
 
     def key(self, *parts: str) -> str:
         """A key of our own."""
@@ -210,6 +225,39 @@ class RedisBroker(Broker):
         self._redis.round_trips += 1
         return self._arrivals.wait(self._keys_by_priority(queues), timeout)
 
+    # -- lanes -----------------------------------------------------------------------------------------------------
+
+    def lanes(self, queues: Sequence[str], limit: int = 100) -> list[Lane]:
+        """See :meth:`Broker.lanes`."""
+        reply = self._redis.run("lanes", [self.key("lanes", queue) for queue in queues], [limit]) if queues else []
+        return [
+            Lane(queue, name.decode(), int(count))
+            for queue, found in zip(queues, reply, strict=True)
+            for name, count in zip(found[::2], found[1::2], strict=True)
+        ]
+
+    def unpark(self, owner: str, wanted: Sequence[Lane]) -> list[list[Delivery]]:
+        """See :meth:`Broker.unpark`: one script."""
+        keys = [self.key("owners"), self.lease_key(owner)]
+        arguments: list[Any] = [owner, len(self._steps)]
+        for lane in wanted:
+            keys += [self.key("lanes", lane.queue), self.key("parked", lane.queue)]
+            keys += [*self._lane_lists(lane.queue, lane.name), *self.lists(lane.queue)]
+            arguments += [lane.name, lane.count]
+        reply = self._redis.run("unpark", keys, arguments)
+        return [
+            [Delivery(first + i, lane.queue, raw) for i, raw in enumerate(messages)]
+            for lane, first, messages in zip(wanted, reply[::2], reply[1::2], strict=True)
+        ]
+
+    def alive(self, owners: Sequence[str]) -> set[str]:
+        """See :meth:`Broker.alive`."""
+        if not owners:
+            return set()
+        with self._redis.call() as client:
+            deadlines: Any = client.zmscore(self.key("owners"), list(owners))
+        return {owner for owner, at in zip(owners, deadlines, strict=True) if at is not None and at >= 0}
+
     # -- owners ----------------------------------------------------------------------------------------------------
 
     def register(self, owner: str, queues: Sequence[str], ttl: float) -> None:
@@ -282,7 +330,11 @@ class RedisBroker(Broker):
         if not queues:
             return []
         calls: list[tuple[str, Sequence[Any], Sequence[Any]]] = [
-            ("depth", [self.key("schedule", queue), self.key("consumers", queue), *self.lists(queue)], [])
+            (
+                "depth",
+                [*(self.key(name, queue) for name in ("schedule", "consumers", "parked")), *self.lists(queue)],
+                [],
+            )
             for queue in queues
         ]
         now = time.time()
@@ -293,16 +345,9 @@ class RedisBroker(Broker):
         return int(self._redis.run("leased_count", [self.key("owners")], [self.lease_key("")]))
 
     def purge(self, queue: str) -> int:
-        """See :meth:`Broker.purge`."""
-        with self._redis.call() as client:
-            pipe = client.pipeline(transaction=True)
-            for key in self.lists(queue):
-                pipe.llen(key)
-                pipe.unlink(key)
-            schedule = self.key("schedule", queue)
-            pipe.zcard(schedule)
-            pipe.unlink(schedule)
-            return sum(pipe.execute()[::2])
+        """See :meth:`Broker.purge`: one script."""
+        keys = [*(self.key(name, queue) for name in ("schedule", "lanes", "parked")), *self.lists(queue)]
+        return int(self._redis.run("purge", keys, [self._lanes_prefix(queue), *self._suffixes]))
 
     # -- dead letters ----------------------------------------------------------------------------------------------
 
@@ -356,9 +401,9 @@ class RedisBroker(Broker):
 
 
 def _depth(queue: str, reply: list[Any], now: float) -> Depth:
-    ready, scheduled, consumers, first = reply
+    ready, scheduled, consumers, parked, first = reply
     sent = sent_at(first) if first else None
-    return Depth(queue, ready, scheduled, consumers, None if sent is None else max(0.0, now - sent))
+    return Depth(queue, ready, scheduled, consumers, None if sent is None else max(0.0, now - sent), parked)
 
 
 def _dead_message(id: bytes, fields: dict[bytes, bytes]) -> DeadMessage:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from celeriac.brokers.redis.result_keys import ResultKeys
+from celeriac.message import Message
 from celeriac.outcome import ChordPart, DeadLetter, Outcome, Result
 
 
@@ -15,12 +16,14 @@ class SettleArguments:
     def __init__(
         self,
         list_key: Callable[[str, int], str],
+        lane_key: Callable[[str, str, int], str],
         key: Callable[..., str],
         dead_limit: int,
         database: int,
         results: ResultKeys | None,
     ) -> None:
         self._list_key = list_key
+        self._lane_key = lane_key
         self._key = key
         self._results = results
         apart = results is not None and results.database != database
@@ -58,6 +61,9 @@ class SettleArguments:
         if self._results is not None:
             yield from self._result_operations(outcome, self._results)
         for message in outcome.publish:
+            if message.lane:
+                yield ["L", *self._park_arguments(message)]
+                continue
             key = self._list_key(message.queue, message.priority)
             if message.due is None:
                 yield ["P", key, message.raw]
@@ -67,6 +73,13 @@ class SettleArguments:
             yield ["Q", _unless_same(outcome, outcome.requeue)]
         if outcome.dead is not None:
             yield ["D", outcome.delivery.queue, b"", *_fields(outcome.dead)]
+
+    def _park_arguments(self, message: Message) -> Iterator[Any]:
+        yield self._lane_key(message.queue, message.lane, message.priority)
+        yield self._key("lanes", message.queue)
+        yield self._key("parked", message.queue)
+        yield message.lane
+        yield message.raw
 
     @staticmethod
     def _result_operations(outcome: Outcome, results: ResultKeys) -> Iterator[list[Any]]:

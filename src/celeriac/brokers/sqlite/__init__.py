@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from celeriac.backend import Backend
-from celeriac.broker import Broker, DeadMessage, Depth
-from celeriac.brokers.sqlite import burying, leasing, looking, owning, publishing, settling
+from celeriac.broker import Broker, DeadMessage, Depth, Lane
+from celeriac.brokers.sqlite import burying, leasing, looking, owning, parking, publishing, settling
 from celeriac.errors import ConfigurationError
 from celeriac.message import Bound, Delivery, Message
 from celeriac.outcome import Outcome, Settlement
@@ -52,6 +52,8 @@ class SQLiteBroker(Broker):
         ConfigurationError: the path or an option cannot work.
         SchemaError: Python's SQLite is too old.  The file itself is looked at when it is first used.
     """
+
+    has_lanes = True
 
     def __init__(  # noqa: PLR0913 - options, all but one by name
         self,
@@ -138,6 +140,20 @@ class SQLiteBroker(Broker):
         self.round_trips += 1
         return self.file.wait(self.file.path, lambda c: leasing.any_ready(c, queues), timeout)
 
+    # -- lanes -----------------------------------------------------------------------------------------------------
+
+    def lanes(self, queues: Sequence[str], limit: int = 100) -> list[Lane]:
+        """See :meth:`Broker.lanes`."""
+        return self._read(lambda c: parking.lanes(c, queues, limit))
+
+    def unpark(self, owner: str, wanted: Sequence[Lane]) -> list[list[Delivery]]:
+        """See :meth:`Broker.unpark`: one transaction."""
+        return self._write(lambda c: parking.unpark(c, leasing.live_owner(c, owner), wanted))
+
+    def alive(self, owners: Sequence[str]) -> set[str]:
+        """See :meth:`Broker.alive`."""
+        return self._read(lambda c: parking.alive(c, owners))
+
     # -- owners ----------------------------------------------------------------------------------------------------
 
     def register(self, owner: str, queues: Sequence[str], ttl: float) -> None:
@@ -210,6 +226,12 @@ class SQLiteBroker(Broker):
 
     def purge(self, queue: str) -> int:
         """See :meth:`Broker.purge`.  Goes in batches, each one transaction."""
+        total = self._purge_one(queue)
+        while lanes := self.lanes([queue]):
+            total += sum(self._purge_one(parking.lane_queue(queue, lane.name)) for lane in lanes)
+        return total
+
+    def _purge_one(self, queue: str) -> int:
         total = 0
         while True:
             purged = self._write(lambda c: looking.purge_some(c, queue, _PURGE_BATCH))

@@ -5,6 +5,9 @@
 --   celeriac:owners               ZSET  owner -> deadline in ms of the server's clock; condemned: minus the time of that
 --   celeriac:lease:<owner>        HASH  tag -> "<length of key>:<key><message>"; field "n" holds the last tag given
 --   celeriac:schedule:<queue>     ZSET  "<serial>:<length of key>:<key><message>" -> due time in ms
+--   celeriac:lanes:<queue>        HASH  lane that has messages -> how many
+--   celeriac:lane:<queue>\31<lane>, and with \6\22<step>   LIST  messages parked in a lane, like a queue's lists
+--   celeriac:parked:<queue>       STRING  how many messages all its lanes have
 --   celeriac:consumers:<queue>    ZSET  owner -> deadline in ms
 --   celeriac:dead                 STREAM  dead letters
 --   celeriac:serial               STRING  counter that makes the schedule's members unique
