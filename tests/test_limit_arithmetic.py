@@ -30,16 +30,16 @@ EPOCH = 1_800_000_000.0
 rates = st.builds(Rate, st.integers(1, 400), st.sampled_from([0.5, 1.0, 7.0, 60.0, 3600.0]))
 
 
-def greedy(allowed, seconds, weight=1, late=lambda: 0.0, state=None, start=EPOCH):
+def greedy(allowed, seconds, late=lambda: 0.0, state=None, start=EPOCH):
     """Grants of somebody who takes each as soon as it is allowed, or a little later."""
     state, now, granted = state or LimitState(), start, []
     while now < start + seconds:
         state = settled(state, allowed, now)
-        wait = wait_for_rate(state, allowed, weight, now)
+        wait = wait_for_rate(state, allowed, 1, now)
         if wait > 0:
             now += wait + late()
             continue
-        state = decode(grant_rate(state, allowed, weight, now).encode())
+        state = decode(grant_rate(state, allowed, 1, now).encode())
         granted.append(now)
     return granted
 

@@ -69,7 +69,7 @@ class RedisBroker(Broker):
         self._queue_of_list: dict[str, str] = {}
         self._results = results if results is not None and results.address == self._redis.address else None
         self._settle_arguments = SettleArguments(
-            self.list_key, self.lane_key, self.key, options.dead_limit, self._redis.database, self._results
+            self.list_key, self.key, options.dead_limit, self._redis.database, self._results
         )
 
     @classmethod
@@ -84,9 +84,10 @@ class RedisBroker(Broker):
 
     # -- keys ------------------------------------------------------------------------------------------------------
 
-    def list_key(self, queue: str, priority: int) -> str:
-        """The list that messages of this priority wait in."""
-        return self.lists(queue)[max(0, bisect_right(self._steps, priority) - 1)]
+    def list_key(self, queue: str, priority: int, lane: str = "") -> str:
+        """The list that messages of this priority wait in, in their queue or in a lane beside it."""
+        lists = self._lane_lists(queue, lane) if lane else self.lists(queue)
+        return lists[max(0, bisect_right(self._steps, priority) - 1)]
 
     def lists(self, queue: str) -> list[str]:
         """A queue's lists, in the order in which they are emptied."""
@@ -94,10 +95,6 @@ class RedisBroker(Broker):
         if found is None:
             found = self._lists[queue] = [f"{self._prefix}{queue}{suffix}" for suffix in self._suffixes]
         return found
-
-    def lane_key(self, queue: str, lane: str, priority: int) -> str:
-        """The list that messages of this priority wait in beside their queue."""
-        return self._lane_lists(queue, lane)[max(0, bisect_right(self._steps, priority) - 1)]
 
     def _lane_lists(self, queue: str, lane: str) -> list[str]:
         return [f"{self._lanes_prefix(queue)}{lane}{suffix}" for suffix in self._suffixes]

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from celeriac.brokers.redis.result_keys import ResultKeys
-from celeriac.message import Message
 from celeriac.outcome import ChordPart, DeadLetter, Outcome, Result
 
 
@@ -15,15 +14,13 @@ class SettleArguments:
 
     def __init__(
         self,
-        list_key: Callable[[str, int], str],
-        lane_key: Callable[[str, str, int], str],
+        list_key: Callable[[str, int, str], str],
         key: Callable[..., str],
         dead_limit: int,
         database: int,
         results: ResultKeys | None,
     ) -> None:
         self._list_key = list_key
-        self._lane_key = lane_key
         self._key = key
         self._results = results
         apart = results is not None and results.database != database
@@ -61,11 +58,11 @@ class SettleArguments:
         if self._results is not None:
             yield from self._result_operations(outcome, self._results)
         for message in outcome.publish:
+            key = self._list_key(message.queue, message.priority, message.lane)
             if message.lane:
-                yield ["L", *self._park_arguments(message)]
-                continue
-            key = self._list_key(message.queue, message.priority)
-            if message.due is None:
+                counts = self._key("lanes", message.queue), self._key("parked", message.queue)
+                yield ["L", key, *counts, message.lane, message.raw]
+            elif message.due is None:
                 yield ["P", key, message.raw]
             else:
                 yield ["S", self._key("schedule", message.queue), int(message.due * 1000), key, message.raw]
@@ -73,13 +70,6 @@ class SettleArguments:
             yield ["Q", _unless_same(outcome, outcome.requeue)]
         if outcome.dead is not None:
             yield ["D", outcome.delivery.queue, b"", *_fields(outcome.dead)]
-
-    def _park_arguments(self, message: Message) -> Iterator[Any]:
-        yield self._lane_key(message.queue, message.lane, message.priority)
-        yield self._key("lanes", message.queue)
-        yield self._key("parked", message.queue)
-        yield message.lane
-        yield message.raw
 
     @staticmethod
     def _result_operations(outcome: Outcome, results: ResultKeys) -> Iterator[list[Any]]:
