@@ -29,6 +29,7 @@ from celeriac.compat.collect import Collector, collecting, current_collector
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
 from celeriac.compat.envelope import decode, decode_body, priority_of
 from celeriac.compat.jobs import Plan, Request, TaskJob
+from celeriac.compat.outside_loop import OutsideLoop
 from celeriac.compat.records import PlainRecords
 from celeriac.compat.sending import due_at
 from celeriac.compat.verdicts import (
@@ -222,7 +223,8 @@ class CeleryRunner:
 
     async def run_async(self, job: Any) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
-        request = self._open(job)
+        with OutsideLoop():
+            request = self._open(job)
         if isinstance(request, Outcome):
             return request
         plan = job.plan
@@ -230,13 +232,17 @@ class CeleryRunner:
         outer_tasks, outer_requests = context.task_stack.enter(plan.task), stack.enter(request)
         state, value = "FAILURE", None
         try:
-            self._before(job, request)
+            with OutsideLoop():
+                self._before(job, request)
             value = await interruptible(plan.fun(*request.args, **request.kwargs), job)
-            outcome, state = self._succeed(job, request, value)
+            with OutsideLoop():
+                outcome, state = self._succeed(job, request, value)
         except BaseException as error:
-            outcome, state, value = self._stopped(job, request, error)
+            with OutsideLoop():
+                outcome, state, value = self._stopped(job, request, error)
         finally:
-            self._after(job, request, state, value)
+            with OutsideLoop():
+                self._after(job, request, state, value)
             stack.leave(outer_requests)
             context.task_stack.leave(outer_tasks)
         return self._finished(job, outcome) if self._bus.listening else outcome
@@ -502,11 +508,12 @@ class CeleryRunner:
         """See :class:`~celeriac.engine.runner.Runner`."""
         assert isinstance(job, TaskJob)
         error = job.interrupted or error
-        if isinstance(error, Terminated):
-            outcome = self._verdicts.revoked(job, "terminated", terminated=True, signum=None, expired=False)
-        else:
-            reason = DeadReason.TIME_LIMIT if isinstance(error, TimeLimitExceeded) else DeadReason.FAILED
-            outcome = self._verdicts.failed(job, error, reason)
+        with OutsideLoop():
+            if isinstance(error, Terminated):
+                outcome = self._verdicts.revoked(job, "terminated", terminated=True, signum=None, expired=False)
+            else:
+                reason = DeadReason.TIME_LIMIT if isinstance(error, TimeLimitExceeded) else DeadReason.FAILED
+                outcome = self._verdicts.failed(job, error, reason)
         return self._finished(job, outcome)
 
     def unsettleable(self, outcome: Outcome, error: Exception) -> Outcome:
