@@ -324,6 +324,7 @@ class CeleryRunner:
 
     def _succeed(self, job: TaskJob, request: Request, value: Any) -> tuple[Outcome, str]:
         outcome = self._success(job, request, value)
+        request.__dict__["recorded"] = outcome.results
         plan = job.plan
         if plan.on_success is not None:
             try:
@@ -387,6 +388,7 @@ class CeleryRunner:
         except Exception as bug:
             with collecting(collector):
                 outcome, state = self._despite(job, request, error, bug)
+        request.__dict__["recorded"] = tuple(collector.results)
         return collected_outcome(outcome, collector), state, error
 
     def _despite(self, job: TaskJob, request: Request, error: BaseException, bug: Exception) -> tuple[Outcome, str]:

@@ -101,8 +101,8 @@ class Worker:
     def _include(self, modules: list[str] | None) -> None:
         for module in modules or ():
             self.app.loader.import_task_module(module)
-        if modules:
-            self.app.conf.include = tuple({*self.app.conf.include, *modules})
+        found = {task.__class__.__module__ for task in self.app.tasks.values()}
+        self.app.conf.include = tuple({*self.app.conf.include, *(modules or ()), *found})
 
     # -- the worker's life -----------------------------------------------------------------------------------------
 
