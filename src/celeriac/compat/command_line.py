@@ -6,20 +6,31 @@ from typing import Any
 
 import click
 from celery import __version__ as celery_version
+from celery.bin import beat as celery_beat
 from celery.bin import worker as celery_worker
 from celery.bin.base import CeleryCommand, CeleryDaemonCommand, CeleryOption, handle_preload_options
 from celery.bin.celery import celery as original
-from celery.platforms import maybe_drop_privileges
+from celery.platforms import detached, maybe_drop_privileges
 from celery.utils.log import get_logger
 from celery.utils.nodenames import node_format
 
 from celeriac.compat.app import upgrade
 from celeriac.compat.options import POOLS
+from celeriac.compat.periodic.choice import scheduler_class
 from celeriac.version import __version__
 
 logger = get_logger(__name__)
 
-__all__ = ["CeleryCommand", "CeleryDaemonCommand", "CeleryOption", "celery_group", "run_worker", "worker_parameters"]
+__all__ = [
+    "CeleryCommand",
+    "CeleryDaemonCommand",
+    "CeleryOption",
+    "beat_parameters",
+    "celery_group",
+    "run_beat",
+    "run_worker",
+    "worker_parameters",
+]
 
 
 def celery_group() -> click.Group:
@@ -83,3 +94,44 @@ def run_worker(ctx: click.Context, **options: Any) -> None:
     )
     worker.start()
     ctx.exit(worker.exitcode or 0)
+
+
+def beat_parameters() -> list[click.Parameter]:
+    """The options of ``celery beat``, whose scheduler is this package's when none is named."""
+    added = {each.name for each in CeleryDaemonCommand(name="beat").params}
+    scheduler = CeleryOption(
+        ["-S", "--scheduler"],
+        help_group="Beat Options",
+        help="Scheduler class to use.  Default: one that keeps its state in the store and may run many times.",
+    )
+    own = [each for each in celery_beat.beat.params if each.name not in {"scheduler", *added}]
+    return [*own, scheduler]
+
+
+@handle_preload_options
+def run_beat(ctx: click.Context, **options: Any) -> None:
+    """Run a scheduler with the options of ``celery beat``."""
+    app = ctx.obj.app
+    if ctx.args:
+        try:
+            app.config_from_cmdline(ctx.args)
+        except (KeyError, ValueError) as error:
+            raise click.UsageError(
+                f"Unable to parse extra configuration from the command line: {error}", ctx
+            ) from error
+    privileges = {name: options.pop(name, None) for name in ("uid", "gid")}
+    daemon = {name: options.pop(name, None) for name in ("logfile", "pidfile", "umask", "workdir")}
+    detach = options.pop("detach")
+    options["scheduler"] = scheduler_class(app, options.pop("scheduler"))
+
+    def serve() -> None:
+        app.Beat(logfile=daemon["logfile"], pidfile=daemon["pidfile"], quiet=ctx.obj.quiet, **options).run()
+
+    if detach:
+        with detached(
+            daemon["logfile"], daemon["pidfile"], **privileges, umask=daemon["umask"], workdir=daemon["workdir"]
+        ):
+            serve()
+    else:
+        maybe_drop_privileges(**privileges)
+        serve()
