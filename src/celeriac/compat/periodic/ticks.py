@@ -72,10 +72,10 @@ class Ticks:
         return float(plan.run_every.total_seconds()) if plain else 0.0
 
     def next_after(self, last: float, now: float) -> float:
-        """The tick that follows another."""
+        """The tick that follows another, to the millisecond: all who work it out come to the same."""
         moment = self._at(now)
         self._plan.nowfun = lambda: moment
-        return now + float(self._plan.remaining_estimate(self._at(last)).total_seconds())
+        return round(now + float(self._plan.remaining_estimate(self._at(last)).total_seconds()), 3)
 
     def due(self, last: float, now: float) -> Due:
         """What is due now, when the schedule is worked off up to ``last``."""
