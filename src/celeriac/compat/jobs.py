@@ -108,6 +108,7 @@ class TaskJob:
         "soft_limit",
         "started_at",
         "task_id",
+        "value",
         "waited",
     )
 
@@ -122,6 +123,8 @@ class TaskJob:
         self.interrupted: BaseException | None = None
         self.error: BaseException | None = None
         """What the body raised, once it has."""
+        self.value: Any = None
+        """What the body returned, once it has; kept for policies."""
         self.started_at = 0.0
         self.waited: float | None = None
         info = envelope["properties"].get("delivery_info")

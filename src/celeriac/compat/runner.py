@@ -29,7 +29,7 @@ from celeriac.compat.collect import Collector, collecting, current_collector
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
 from celeriac.compat.declaring import policies_of
 from celeriac.compat.envelope import decode, decode_body, priority_of
-from celeriac.compat.guarding import Guard
+from celeriac.compat.guarding import Guard, abandoned
 from celeriac.compat.jobs import Plan, Request, TaskJob
 from celeriac.compat.records import PlainRecords
 from celeriac.compat.sending import due_at
@@ -208,13 +208,13 @@ class CeleryRunner:
         """See :class:`~celeriac.engine.runner.Runner`."""
         request = self._open(job)
         if isinstance(request, Outcome):
-            return request
+            return self._abandoned(job, request)
         if not job.plan.policies:
             return self._run(job, request)
         guard = Guard(job.plan.policies, job, request)
         verdict = guard.enter()
         outcome = self._run(job, request) if verdict is None else self._ruled(job, request, verdict)
-        return guard.leave(outcome, job.error)
+        return guard.leave(outcome)
 
     def _run(self, job: TaskJob, request: Request) -> Outcome:
         plan = job.plan
@@ -237,14 +237,14 @@ class CeleryRunner:
         """See :class:`~celeriac.engine.runner.Runner`."""
         request = self._open(job)
         if isinstance(request, Outcome):
-            return request
+            return self._abandoned(job, request)
         if not job.plan.policies:
             return await self._run_async(job, request)
         guard = Guard(job.plan.policies, job, request)
         # Policies go to a store and wait for it: in another thread, so that the other coroutines go on.
         verdict = await asyncio.to_thread(guard.enter)
         outcome = await self._run_async(job, request) if verdict is None else self._ruled(job, request, verdict)
-        return await asyncio.to_thread(guard.leave, outcome, job.error)
+        return await asyncio.to_thread(guard.leave, outcome)
 
     async def _run_async(self, job: TaskJob, request: Request) -> Outcome:
         plan = job.plan
@@ -275,6 +275,10 @@ class CeleryRunner:
         if isinstance(verdict, Postpone):
             return self._park(job, time.time() + verdict.seconds)
         return Outcome(job.delivery, State.IGNORED)
+
+    def _abandoned(self, job: TaskJob, outcome: Outcome) -> Outcome:
+        """Every outcome of a job that did not go through its policies goes through here."""
+        return abandoned(job, self._verdicts.request_of(job), outcome) if job.plan.policies else outcome
 
     def _open(self, job: TaskJob) -> Request | Outcome:
         """Decode the arguments and see whether the task is still to run."""
@@ -354,6 +358,8 @@ class CeleryRunner:
     def _succeed(self, job: TaskJob, request: Request, value: Any) -> tuple[Outcome, str]:
         outcome = self._success(job, request, value)
         plan = job.plan
+        if plan.policies:
+            job.value = value
         if plan.on_success is not None:
             try:
                 plan.on_success(value, job.task_id, request.args, request.kwargs)
@@ -532,7 +538,7 @@ class CeleryRunner:
             return job
         assert isinstance(job, TaskJob)
         outcome = self._verdicts.recover(job, fate, detail)
-        return self._finished(job, outcome)
+        return self._finished(job, self._abandoned(job, outcome))
 
     def failed(self, job: Job, error: BaseException) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
@@ -543,16 +549,15 @@ class CeleryRunner:
         else:
             reason = DeadReason.TIME_LIMIT if isinstance(error, TimeLimitExceeded) else DeadReason.FAILED
             outcome = self._verdicts.failed(job, error, reason)
-        return self._finished(job, outcome)
+        return self._finished(job, self._abandoned(job, outcome))
 
     def unsettleable(self, outcome: Outcome, error: Exception) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
         trace_log.error("The outcome of a task could not be stored: %s", one_line(error))
         try:
             envelope = decode(outcome.delivery.raw)
-            return self._verdicts.failed(
-                self._job(outcome.delivery, envelope, envelope["headers"]), error, DeadReason.FAILED
-            )
+            job = self._job(outcome.delivery, envelope, envelope["headers"])
+            return self._abandoned(job, self._verdicts.failed(job, error, DeadReason.FAILED))
         except Exception:
             return self._verdicts.refused(outcome.delivery, error)
 

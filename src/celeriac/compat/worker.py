@@ -126,8 +126,9 @@ class Worker:
         )  # fmt: skip
         runner.orders = self.remote.orders
         node = Node(
-            self.options.engine, lambda: connect.open_broker(app), lambda: connect.open_backend(app), runner, bus
-        )
+            self.options.engine, lambda: connect.open_broker(app), lambda: connect.open_backend(app),
+            lambda: connect.key_values(app), runner, bus,
+        )  # fmt: skip
         self._check_broker()
         if not self.quiet:
             print(safe_str(banner(self)), file=sys.__stdout__, flush=True)

@@ -24,6 +24,7 @@ from celeriac.engine.outbox import Outbox, Settler
 from celeriac.engine.runner import Runner
 from celeriac.engine.watchdog import Watchdog
 from celeriac.errors import OwnerLost, StoreError
+from celeriac.keyvalue import KeyValueStore
 from celeriac.pool import Pool
 from celeriac.pools.asyncio import AsyncioPool
 from celeriac.pools.inline import InlinePool
@@ -48,6 +49,8 @@ class Node:
     settings: EngineSettings
     make_broker: Callable[[], Broker]
     make_backend: Callable[[], Backend | None]
+    make_key_values: Callable[[], KeyValueStore]
+    """May return the same object each time in one process."""
     runner: Runner
     bus: Bus
 
@@ -80,7 +83,7 @@ class Slot:
         self._ledger = Ledger(seat.ledger, settings.slot_concurrency)
         self._relay = Relay(self._control.send_telemetry)
         self._reports = node.bus.subscribe(self._relay, in_children=False) if seat.report else None
-        settler = Settler(self._broker, node.make_backend(), node.runner)
+        settler = Settler(self._broker, node.make_backend(), node.runner, node.make_key_values)
         outbox = Outbox(settler, self._ledger, node.runner, node.bus)
         self._pool = make_pool(settings, self._must_pause)
         self.consumer = Consumer(

@@ -100,7 +100,8 @@ class Supervisor:
     def _make_loops(self) -> tuple[SlotRescue, dict[str, Loop]]:
         settings, bus, broker = self.settings, self.node.bus, self.broker
         backend = self.node.make_backend()
-        rescuer = Rescuer(broker, Settler(broker, backend, self.node.runner), self.node.runner, settings, bus)
+        settler = Settler(broker, backend, self.node.runner, self.node.make_key_values)
+        rescuer = Rescuer(broker, settler, self.node.runner, settings, bus)
         rescue = SlotRescue(rescuer)
         duties: list[Duty] = [
             Beat(broker, self.roster, settings, self._lost, self._note_broker),
