@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
 import pytest
-from celery.schedules import BaseSchedule, crontab, schedule, schedstate, solar
+from celery.schedules import BaseSchedule, crontab, schedstate, schedule, solar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -180,15 +180,15 @@ def test_a_custom_schedule_is_asked():
 
 @settings(max_examples=60)
 @given(
-    moments,
-    st.sampled_from(["*", "*/15", "7", "0,30"]),
-    st.sampled_from(["*", "*/6", "2", "3-5"]),
-    st.sampled_from(["*", "mon-fri", "sun"]),
-    st.sampled_from(["*", "1", "31"]),
-    st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]),
-    st.integers(1, 400),
+    last=moments,
+    minute=st.sampled_from(["*", "*/15", "7", "0,30"]),
+    hour=st.sampled_from(["*", "*/6", "2", "3-5"]),
+    weekday=st.sampled_from(["*", "mon-fri", "sun"]),
+    day=st.sampled_from(["*", "1", "31"]),
+    zone=st.sampled_from(["UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe"]),
+    later=st.integers(1, 400),
 )
-def test_it_is_due_when_celery_says_so(last, minute, hour, weekday, day, zone, later):
+def test_it_is_due_when_celery_says_so(*, last, minute, hour, weekday, day, zone, later):
     """Celery is the oracle: asked at the same moment about the same last run, it gives the same answer."""
     app, now = app_in(zone), last + later * 613
     plan = crontab(minute=minute, hour=hour, day_of_week=weekday, day_of_month=day, app=app)

@@ -107,6 +107,8 @@ class StoreScheduler(Scheduler):
         try:
             for tick in due.ticks:
                 state = self._send(entry, state, tick, now)
+                if state.last != tick:
+                    return 0.0  # another scheduler is further on: what comes next is to be worked out from there
         except TickTaken:
             return LOOK_SECONDS
         if due.last != state.last:

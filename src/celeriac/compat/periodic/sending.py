@@ -12,7 +12,7 @@ from celeriac.compat import connect
 from celeriac.compat.collect import Collector, collecting
 from celeriac.compat.periodic.entries import Entry
 from celeriac.compat.periodic.state import EntryState
-from celeriac.keyvalue import ABSENT, Change, KeyValueStore, Namespace
+from celeriac.keyvalue import ABSENT, Change, Claim, KeyValueStore, Namespace
 from celeriac.message import Message
 
 TICKS = Namespace("ticks")
@@ -30,7 +30,7 @@ class TickTaken(Exception):
     """Another scheduler is about to send this tick."""
 
 
-SENDING = b"-"
+SENDING, SENT = b"sending", b"sent"
 
 _IDS = uuid.UUID("1f8e4a52-6f6c-5f0e-9c0b-0d6d1b5a7c11")
 
@@ -50,23 +50,32 @@ class TickSender:
         Raises:
             TickTaken: another scheduler is about to send it; whether it did is known in :data:`SENDING_SECONDS`.
         """
-        claim = f"{entry.name}@{state.last!r}"
-        task_id = entry.options.get("task_id") or str(uuid.uuid5(_IDS, f"{self._app.main}/{claim}"))
-        _, (found,) = self._store.read(TICKS, [claim])
+        name = f"{entry.name}@{state.last!r}"
+        task_id = entry.options.get("task_id") or str(uuid.uuid5(_IDS, f"{self._app.main}/{name}"))
+        broker = connect.producer(self._app)
+        if broker.shares_keys(self._store):
+            messages = self.messages(entry, task_id, tick)
+            if len(messages) == 1:
+                claim = Claim(TICKS.name, name, uuid.uuid4().hex, b"", CLAIM_SECONDS)
+                return None if broker.publish_claimed(messages, [claim], self._store)[0] else task_id
+        return self._send_apart(entry, name, task_id, tick)
+
+    def _send_apart(self, entry: Entry, name: str, task_id: str, tick: float) -> str | None:
+        """Where the claim and the message cannot be one write: between the two a scheduler may die, and then the tick is sent late,
+        or a second time under its one task id.
+        """
+        _, (found,) = self._store.read(TICKS, [name])
         if found is not None:
-            return self._taken(found.value)
-        if not self._store.write(TICKS, claim, SENDING, ttl=SENDING_SECONDS, version=ABSENT):
-            raise TickTaken(claim)
+            if found.value == SENDING:
+                raise TickTaken(name)
+            return None
+        if not self._store.write(TICKS, name, SENDING, ttl=SENDING_SECONDS, version=ABSENT):
+            raise TickTaken(name)
         messages = self.messages(entry, task_id, tick)
         if messages:
             connect.producer(self._app).publish(messages)
-        self._store.update(TICKS, claim, lambda _old, _now: Change(None, task_id.encode(), ttl=CLAIM_SECONDS))
+        self._store.update(TICKS, name, lambda _old, _now: Change(None, SENT, ttl=CLAIM_SECONDS))
         return task_id
-
-    @staticmethod
-    def _taken(value: bytes) -> None:
-        if value == SENDING:
-            raise TickTaken
 
     def send_now(self, entry: Entry) -> str:
         """Send an entry's task because somebody asked for it, out of turn; return its id."""
