@@ -78,8 +78,8 @@ def shared_postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
-def postgres_template(shared_postgres: PostgresServer) -> str:
-    """A database with an empty Celeriac schema, to be copied."""
+def postgres_database(shared_postgres: PostgresServer) -> str:
+    """A database with a Celeriac schema; :func:`postgres_url` empties it for each test."""
     name = shared_postgres.new_database()
     store = PostgresStore(PostgresOptions(shared_postgres.database_url(name)))
     store.use(lambda connection: None)
@@ -88,11 +88,10 @@ def postgres_template(shared_postgres: PostgresServer) -> str:
 
 
 @pytest.fixture
-def postgres_url(shared_postgres: PostgresServer, postgres_template: str) -> Iterator[str]:
-    """A database of the shared server, with an empty Celeriac schema."""
-    name = shared_postgres.new_database(postgres_template)
-    yield shared_postgres.database_url(name)
-    shared_postgres.drop_database(name)
+def postgres_url(shared_postgres: PostgresServer, postgres_database: str) -> Iterator[str]:
+    """A database of the shared server, with an empty Celeriac schema and nobody connected."""
+    yield shared_postgres.database_url(postgres_database)
+    shared_postgres.empty(postgres_database)
 
 
 @pytest.fixture

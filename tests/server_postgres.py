@@ -196,15 +196,25 @@ class PostgresServer:
         """The URL of one of its databases."""
         return f"postgresql://{user}@127.0.0.1:{self.port}/{name}"
 
-    def new_database(self, template: str | None = None) -> str:
-        """Make a database, empty or the copy of another; return its name."""
+    def new_database(self) -> str:
+        """Make an empty database; return its name."""
         name = f"celeriac_{next(self._names)}"
-        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template or "template0"}" ENCODING \'UTF8\'')
+        self.execute(f'CREATE DATABASE "{name}"')
         return name
 
     def drop_database(self, name: str) -> None:
         """Drop a database, whoever is connected to it."""
         self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+    def empty(self, name: str) -> None:
+        """Cut all connections to a database and empty the tables of its Celeriac schema: quicker than a new one."""
+        self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        tables = self.execute(
+            "SELECT 'celeriac.' || relname FROM pg_class WHERE relnamespace = 'celeriac'::regnamespace AND relkind = 'r' "
+            "AND relname <> 'migrations'",
+            name,
+        )
+        self.execute(f"TRUNCATE {', '.join(table for (table,) in tables)}", name)
 
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run one statement as the superuser; return its rows, if it has any."""
