@@ -69,7 +69,7 @@ class Plan:
         """What wraps each run."""
 
 
-NOT_SENT = frozenset({"followed", "held", SENT_HEADER, CRASHES_HEADER})
+NOT_SENT = frozenset({"followed", "held", "recorded", SENT_HEADER, CRASHES_HEADER})
 """Parts of a request that are not custom headers of its sender."""
 
 
@@ -151,10 +151,5 @@ class TaskJob:
                 "priority": self.envelope["properties"].get("priority"),
                 "redelivered": bool(info.get("redelivered")),
             },
-            "root_id": self.headers.get("root_id"),
-            "parent_id": self.headers.get("parent_id"),
-            "group": self.headers.get("group"),
-            "retries": self.headers.get("retries", 0),
-            "eta": self.headers.get("eta"),
             "acknowledged": not self.plan.late,
         }

@@ -25,6 +25,9 @@ CELERY_POOL_CLASSES = {
     "celery.concurrency.solo": "solo",
 }
 
+CELERY_POOLS = {"processes": "prefork", "threads": "threads", "asyncio": "threads", "solo": "solo"}
+"""The pools, and those of Celery's that an app may take them for."""
+
 DEFAULT_CONCURRENCY = {"threads": None, "asyncio": 100, "solo": 1}
 
 OWN_SETTINGS = {

@@ -31,6 +31,7 @@ from celeriac.compat.declaring import policies_of
 from celeriac.compat.envelope import decode, decode_body, priority_of
 from celeriac.compat.guarding import Guard, abandoned
 from celeriac.compat.jobs import Plan, Request, TaskJob
+from celeriac.compat.outside_loop import OutsideLoop
 from celeriac.compat.records import PlainRecords
 from celeriac.compat.sending import due_at
 from celeriac.compat.verdicts import (
@@ -235,7 +236,8 @@ class CeleryRunner:
 
     async def run_async(self, job: Any) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
-        request = self._open(job)
+        with OutsideLoop():
+            request = self._open(job)
         if isinstance(request, Outcome):
             return self._abandoned(job, request)
         if not job.plan.policies:
@@ -243,7 +245,11 @@ class CeleryRunner:
         guard = Guard(job.plan.policies, job, request)
         # Policies go to a store and wait for it: in another thread, so that the other coroutines go on.
         verdict = await asyncio.to_thread(guard.enter)
-        outcome = await self._run_async(job, request) if verdict is None else self._ruled(job, request, verdict)
+        if verdict is None:
+            outcome = await self._run_async(job, request)
+        else:
+            with OutsideLoop():
+                outcome = self._ruled(job, request, verdict)
         return await asyncio.to_thread(guard.leave, outcome)
 
     async def _run_async(self, job: TaskJob, request: Request) -> Outcome:
@@ -252,13 +258,17 @@ class CeleryRunner:
         outer_tasks, outer_requests = context.task_stack.enter(plan.task), stack.enter(request)
         state, value = "FAILURE", None
         try:
-            self._before(job, request)
+            with OutsideLoop():
+                self._before(job, request)
             value = await interruptible(plan.fun(*request.args, **request.kwargs), job)
-            outcome, state = self._succeed(job, request, value)
+            with OutsideLoop():
+                outcome, state = self._succeed(job, request, value)
         except BaseException as error:
-            outcome, state, value = self._stopped(job, request, error)
+            with OutsideLoop():
+                outcome, state, value = self._stopped(job, request, error)
         finally:
-            self._after(job, request, state, value)
+            with OutsideLoop():
+                self._after(job, request, state, value)
             stack.leave(outer_requests)
             context.task_stack.leave(outer_tasks)
         return self._finished(job, outcome) if self._bus.listening else outcome
@@ -357,6 +367,7 @@ class CeleryRunner:
 
     def _succeed(self, job: TaskJob, request: Request, value: Any) -> tuple[Outcome, str]:
         outcome = self._success(job, request, value)
+        request.__dict__["recorded"] = outcome.results
         plan = job.plan
         if plan.policies:
             job.value = value
@@ -423,6 +434,7 @@ class CeleryRunner:
         except Exception as bug:
             with collecting(collector):
                 outcome, state = self._despite(job, request, error, bug)
+        request.__dict__["recorded"] = tuple(collector.results)
         return collected_outcome(outcome, collector), state, error
 
     def _despite(self, job: TaskJob, request: Request, error: BaseException, bug: Exception) -> tuple[Outcome, str]:
@@ -544,11 +556,12 @@ class CeleryRunner:
         """See :class:`~celeriac.engine.runner.Runner`."""
         assert isinstance(job, TaskJob)
         error = job.interrupted or error
-        if isinstance(error, Terminated):
-            outcome = self._verdicts.revoked(job, "terminated", terminated=True, signum=None, expired=False)
-        else:
-            reason = DeadReason.TIME_LIMIT if isinstance(error, TimeLimitExceeded) else DeadReason.FAILED
-            outcome = self._verdicts.failed(job, error, reason)
+        with OutsideLoop():
+            if isinstance(error, Terminated):
+                outcome = self._verdicts.revoked(job, "terminated", terminated=True, signum=None, expired=False)
+            else:
+                reason = DeadReason.TIME_LIMIT if isinstance(error, TimeLimitExceeded) else DeadReason.FAILED
+                outcome = self._verdicts.failed(job, error, reason)
         return self._finished(job, self._abandoned(job, outcome))
 
     def unsettleable(self, outcome: Outcome, error: Exception) -> Outcome:

@@ -10,6 +10,7 @@ from typing import Any
 
 from celery import signals
 from celery.app.trace import setup_worker_optimizations
+from celery.concurrency import get_implementation
 from celery.exceptions import ImproperlyConfigured
 from celery.platforms import EX_FAILURE, EX_OK, check_privileges, create_pidlock, set_mp_process_title, strargv
 from celery.utils.imports import qualname
@@ -23,7 +24,7 @@ from celeriac.compat.banner import banner
 from celeriac.compat.beat import EmbeddedBeat
 from celeriac.compat.control.services import RemoteServices
 from celeriac.compat.endpoint import ReportingEndpoint
-from celeriac.compat.options import WorkerOptions, worker_options
+from celeriac.compat.options import CELERY_POOLS, WorkerOptions, worker_options
 from celeriac.compat.runner import CeleryRunner
 from celeriac.compat.stop_signals import install_stop_signals
 from celeriac.engine.forkserver import ForkServer
@@ -82,6 +83,11 @@ class Worker:
         """Tasks that run at once."""
         return self.options.engine.concurrency
 
+    @property
+    def pool_cls(self) -> type:
+        """Celery's pool of the same kind, for receivers of signals that ask: Celery's own for Django are among them."""
+        return get_implementation(CELERY_POOLS[self.options.engine.pool])
+
     def _select_queues(self, include: Any, exclude: Any) -> None:
         queues = self.app.amqp.queues
         try:
@@ -96,8 +102,8 @@ class Worker:
     def _include(self, modules: list[str] | None) -> None:
         for module in modules or ():
             self.app.loader.import_task_module(module)
-        if modules:
-            self.app.conf.include = tuple({*self.app.conf.include, *modules})
+        found = {task.__class__.__module__ for task in self.app.tasks.values()}
+        self.app.conf.include = tuple({*self.app.conf.include, *(modules or ()), *found})
 
     # -- the worker's life -----------------------------------------------------------------------------------------
 
