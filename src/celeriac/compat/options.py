@@ -43,6 +43,7 @@ class WorkerOptions:
     engine: EngineSettings
     time_limit: float | None
     soft_time_limit: float | None
+    disable_rate_limits: bool
     task_events: bool
     http_host: str
     http_port: int | None
@@ -84,6 +85,7 @@ def worker_options(app: Any, hostname: str, given: dict[str, Any]) -> WorkerOpti
         engine=engine,
         time_limit=either("time_limit", "task_time_limit"),
         soft_time_limit=either("soft_time_limit", "task_soft_time_limit"),
+        disable_rate_limits=bool(either("disable_rate_limits", "worker_disable_rate_limits")),
         task_events=bool(either("task_events", "worker_send_task_events")),
         http_host=given.get("http_host") or conf.get("celeriac_http_host") or "0.0.0.0",
         http_port=either("http_port", "celeriac_http_port"),

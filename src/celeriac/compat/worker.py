@@ -23,6 +23,7 @@ from celeriac.compat.banner import banner
 from celeriac.compat.beat import EmbeddedBeat
 from celeriac.compat.control.services import RemoteServices
 from celeriac.compat.endpoint import ReportingEndpoint
+from celeriac.compat.exchanges import Exchanges
 from celeriac.compat.options import WorkerOptions, worker_options
 from celeriac.compat.runner import CeleryRunner
 from celeriac.compat.stop_signals import install_stop_signals
@@ -68,6 +69,7 @@ class Worker:
         self._include(str_to_list(kwargs.get("include")))
         self.options: WorkerOptions = worker_options(app, self.hostname, kwargs)
         self.supervisor: Supervisor | None = None
+        self.exchanges = Exchanges(app)
         self.remote = RemoteServices(self, bus, kwargs)
         signals.worker_init.send(sender=self)
         self._custom_logging = app.log.setup(
@@ -122,6 +124,7 @@ class Worker:
             app, self.hostname, bus,
             time_limit=self.options.time_limit, soft_time_limit=self.options.soft_time_limit,
             max_crashes=self.options.engine.max_crashes, stores_apart=self._stores_apart(),
+            buckets=None if self.options.disable_rate_limits else self.remote.orders.buckets,
         )  # fmt: skip
         runner.orders = self.remote.orders
         node = Node(
@@ -197,7 +200,7 @@ class Worker:
 
     def _extras(self) -> list[Any]:
         """Services beside the engine: remote control, events, and an embedded beat."""
-        extras: list[Any] = [self.remote]
+        extras: list[Any] = [self.exchanges, self.remote]
         if self.options.beat:
             extras.append(EmbeddedBeat(self.app, self.options.schedule_filename, self.options.scheduler))
         return extras
