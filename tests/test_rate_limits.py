@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from itertools import pairwise
 
 import pytest
 
@@ -29,7 +30,7 @@ def starts(stage, prefix):
 
 
 def gaps(moments):
-    return [later - earlier for earlier, later in zip(moments, moments[1:], strict=False)]
+    return [later - earlier for earlier, later in pairwise(moments)]
 
 
 def test_a_limit_spaces_the_starts_of_all_slots_and_holds_nobody_else_up(stage):
@@ -114,7 +115,8 @@ def test_moments_are_booked_up_to_the_horizon():
 
 
 @pytest.mark.parametrize(
-    ("limit", "seconds"), [("10/s", 0.1), ("30/m", 2.0), ("2/h", 1800.0), (4, 0.25), ("0.5", 2.0), (None, 0.0), (0, 0.0)]
+    ("limit", "seconds"),
+    [("10/s", 0.1), ("30/m", 2.0), ("2/h", 1800.0), (4, 0.25), ("0.5", 2.0), (None, 0.0), (0, 0.0)],
 )
 def test_limits_are_read_as_celery_reads_them(limit, seconds):
     assert interval_of(limit) == pytest.approx(seconds)

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from celeriac.cli.dead import dead
+from celeriac.cli.multi import multi
 from celeriac.cli.purge import purge
 from celeriac.cli.queues import queues
 from celeriac.cli.release import release
@@ -16,7 +17,7 @@ from celeriac.cli.worker import worker
 from celeriac.compat.command_line import celery_group
 from celeriac.errors import CeleriacError
 
-OWN_COMMANDS = (worker, dead, queues, release, purge)
+OWN_COMMANDS = (worker, multi, dead, queues, release, purge)
 
 
 def command() -> click.Group:

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
+
 from celeriac.compat import connect
 from celeriac.errors import ConfigurationError
 from celeriac.settings import EngineSettings
@@ -119,6 +121,8 @@ def concurrency_of(asked: Any, pool: str) -> int:
     """How many tasks at once."""
     if pool == "solo":
         return 1
+    if is_auto_concurrency(asked):
+        return int(cpu_budget(use_cgroup_quota=pool == "processes").count)
     if isinstance(asked, str) and asked.isdigit():
         asked = int(asked)
     if isinstance(asked, int) and asked > 0:

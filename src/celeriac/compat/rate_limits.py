@@ -41,7 +41,7 @@ def interval_of(limit: Any) -> float:
         ValueError: it is not a limit.
     """
     try:
-        per_second = rate(limit)
+        per_second = float(rate(limit))
     except (KeyError, ValueError, TypeError) as error:
         raise ValueError(f"{limit!r} is not a rate limit; write for example 10/s, 10/m or 10/h") from error
     return 1 / per_second if per_second > 0 else 0.0

@@ -25,6 +25,8 @@ from celeriac.compat.control.services import RemoteServices
 from celeriac.compat.endpoint import ReportingEndpoint
 from celeriac.compat.exchanges import Exchanges
 from celeriac.compat.options import WorkerOptions, worker_options
+from celeriac.compat.patience import Patience, fails_at_once, longest_outage
+from celeriac.compat.refusals import refuse
 from celeriac.compat.runner import CeleryRunner
 from celeriac.compat.stop_signals import install_stop_signals
 from celeriac.engine.forkserver import ForkServer
@@ -67,6 +69,7 @@ class Worker:
         self._pidfile = kwargs.get("pidfile")
         self._select_queues(kwargs.get("queues"), kwargs.get("exclude_queues"))
         self._include(str_to_list(kwargs.get("include")))
+        refuse(app, kwargs.get("pool_start_method"))
         self.options: WorkerOptions = worker_options(app, self.hostname, kwargs)
         self.supervisor: Supervisor | None = None
         self.exchanges = Exchanges(app)
@@ -151,10 +154,9 @@ class Worker:
                 count = sum(broker.purge(queue) for queue in self.options.engine.queues)
                 print(f"purge: erased {count} messages\n", flush=True)
         except CeleriacError as error:
-            if not self.app.conf.broker_connection_retry_on_startup:
-                logger.warning("%s. The worker starts and waits for it", error)
-            else:
-                logger.warning("%s. Trying again until it is there", error)
+            if fails_at_once(self.app.conf):
+                raise
+            logger.warning("%s. Trying again until it is there", error)
         finally:
             broker.close()
 
@@ -201,6 +203,9 @@ class Worker:
     def _extras(self) -> list[Any]:
         """Services beside the engine: remote control, events, and an embedded beat."""
         extras: list[Any] = [self.exchanges, self.remote]
+        longest = longest_outage(self.app.conf)
+        if longest is not None:
+            extras.append(Patience(self, longest))
         if self.options.beat:
             extras.append(EmbeddedBeat(self.app, self.options.schedule_filename, self.options.scheduler))
         return extras

@@ -18,9 +18,7 @@ from celeriac.engine.slot import Seat
 class SlotHandle:
     """One slot as the supervisor knows it.  Made before its process; closed after it was rescued."""
 
-    def __init__(
-        self, number: int, owner: str, queues: tuple[str, ...], concurrency: int, *, report: bool
-    ) -> None:
+    def __init__(self, number: int, owner: str, queues: tuple[str, ...], concurrency: int, *, report: bool) -> None:
         self.number = number
         self.owner = owner
         self.pid = 0
