@@ -28,7 +28,9 @@ def exporter(stage, worker):
     port = free_port()
     command = [tool("python"), "-c", EXPORTER, "--broker-url", stage.broker_url, "--host=127.0.0.1", f"--port={port}"]
     with running(command, stage.directory / "exporter.log", port) as exporter:
-        wait_until(lambda: f'celery_worker_up{{hostname="{NODE}"}} 1.0' in exporter.get("/metrics"), 30, exporter.output)
+        wait_until(
+            lambda: f'celery_worker_up{{hostname="{NODE}"}} 1.0' in exporter.get("/metrics"), 30, exporter.output
+        )
         yield exporter
 
 

@@ -28,10 +28,11 @@ from celeriac.compat import chords, context, followups
 from celeriac.compat.collect import Collector, collecting, current_collector
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
 from celeriac.compat.declaring import policies_of
-from celeriac.compat.envelope import decode, decode_body, priority_of
+from celeriac.compat.envelope import decode, decode_body, priority_of, with_headers
 from celeriac.compat.guarding import Guard, abandoned
 from celeriac.compat.jobs import Plan, Request, TaskJob
 from celeriac.compat.outside_loop import OutsideLoop
+from celeriac.compat.rate_limits import ADMITTED_HEADER, Buckets, interval_of
 from celeriac.compat.records import PlainRecords
 from celeriac.compat.sending import due_at
 from celeriac.compat.verdicts import (
@@ -74,13 +75,17 @@ class CeleryRunner:
     def __init__(
         self, app: Any, hostname: str, bus: Bus, *, time_limit: float | None = None,
         soft_time_limit: float | None = None, max_crashes: int = 3, stores_apart: bool = False,
+        buckets: Buckets | None = None,
     ) -> None:  # fmt: skip
-        """``stores_apart``: broker and results are not written together, so a redelivery may find a final result."""
+        """``stores_apart``: broker and results are not written together, so a redelivery may find a final result.  ``buckets``:
+        the tasks' rate limits, unless they are off.
+        """
         self._app = app
         self._hostname = hostname
         self._bus = bus
         self._limits = (soft_time_limit, time_limit)
         self._stores_apart = stores_apart
+        self._buckets = buckets
         self._plans: dict[str, Plan] = {}
         self._accept = set(prepare_accept_content(app.conf.accept_content))
         self._inherit_priority = bool(app.conf.task_inherit_parent_priority)
@@ -128,8 +133,8 @@ class CeleryRunner:
 
     # -- decode ----------------------------------------------------------------------------------------------------
 
-    def prepare(self, delivery: Delivery) -> Job | Outcome:
-        """See :class:`~celeriac.engine.runner.Runner`."""
+    def prepare(self, delivery: Delivery, *, to_run: bool = True) -> Job | Outcome:
+        """See :class:`~celeriac.engine.runner.Runner`.  Without ``to_run`` no rate limit applies: it is about one that has run."""
         headers: Any = None
         try:
             envelope = decode(delivery.raw)
@@ -137,10 +142,10 @@ class CeleryRunner:
             if not headers or "task" not in headers:
                 headers = self._first_protocol(envelope)
             job = self._job(delivery, envelope, headers)
-            if headers.get("eta") is not None:
-                due = due_at(self._app, headers["eta"])
-                if due is not None and due > time.time():
-                    return self._park(job, due)
+            if job.plan.interval or headers.get("eta") is not None:
+                parked = self._too_early(job, headers, to_run=to_run)
+                if parked is not None:
+                    return parked
         except UnknownTask as error:
             return self._verdicts.malformed(delivery, DeadReason.UNKNOWN_TASK, error, headers)
         except Exception as error:
@@ -169,6 +174,8 @@ class CeleryRunner:
             raise UnknownTask(f"{name!r} is not a registered task of this worker; is its module imported?")
         plan = Plan(task, *self._limits)
         plan.policies = policies_of(self._app, task)
+        if self._buckets is not None and task.rate_limit:
+            plan.interval = interval_of(task.rate_limit)
         self._plans[name] = plan
         return plan
 
@@ -184,9 +191,21 @@ class CeleryRunner:
         headers["root_id"] = body.get("id")
         return headers
 
-    def _park(self, job: TaskJob, due: float) -> Outcome:
-        """Not due yet: to the broker's schedule, as it is."""
-        message = Message(job.delivery.queue, job.delivery.raw, priority_of(job.envelope), due)
+    def _too_early(self, job: TaskJob, headers: dict[str, Any], *, to_run: bool) -> Outcome | None:
+        """What becomes of a task whose ETA, or whose rate limit, does not let it run yet; ``None`` when it may."""
+        due = due_at(self._app, headers.get("eta"))
+        if due is not None and due > time.time():
+            return self._park(job, due)
+        interval = job.plan.interval
+        if not (interval and to_run and self._buckets is not None) or ADMITTED_HEADER in headers:
+            return None
+        wait, booked = self._buckets.admit(job.name, interval)
+        return self._park(job, time.time() + wait, admitted=booked) if wait else None
+
+    def _park(self, job: TaskJob, due: float, *, admitted: bool = False) -> Outcome:
+        """Not due yet: to the broker's schedule, as it is, or marked as let in by a rate limit."""
+        raw = with_headers(job.delivery.raw, **{ADMITTED_HEADER: True}) if admitted else job.delivery.raw
+        message = Message(job.delivery.queue, raw, priority_of(job.envelope), due)
         return Outcome(job.delivery, State.SNOOZED, publish=(message,))
 
     def _body(self, job: TaskJob) -> tuple[Any, Any, Any]:
@@ -545,7 +564,7 @@ class CeleryRunner:
 
     def recover(self, delivery: Delivery, fate: Fate, detail: str) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
-        job = self.prepare(delivery)
+        job = self.prepare(delivery, to_run=False)
         if isinstance(job, Outcome):
             return job
         assert isinstance(job, TaskJob)

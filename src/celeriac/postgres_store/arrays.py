@@ -41,7 +41,9 @@ class Array:
                 data = encode(element)
                 pieces += (pack(len(data)), data)
         dimensions = (1, nulls, self.element_oid, count, 1)
-        self.data = _HEAD.pack(*dimensions) + b"".join(pieces) if count else _HEAD.pack(0, 0, self.element_oid, 0, 0)[:12]
+        self.data = (
+            _HEAD.pack(*dimensions) + b"".join(pieces) if count else _HEAD.pack(0, 0, self.element_oid, 0, 0)[:12]
+        )
 
 
 class Bigints(Array):

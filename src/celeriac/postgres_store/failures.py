@@ -32,10 +32,18 @@ _BY_STATE: tuple[tuple[str, type[CeleriacError], str], ...] = (
     ("53", StoreUnavailable, "is out of resources"),
     ("57", StoreUnavailable, "is not available"),
     ("08", StoreUnavailable, "is not available"),
-    ("25006", StoreUnavailable, "is read-only: a standby? target_session_attrs=read-write in the URL finds the primary"),
+    (
+        "25006",
+        StoreUnavailable,
+        "is read-only: a standby? target_session_attrs=read-write in the URL finds the primary",
+    ),
     ("40", StoreUnavailable, "rolled back"),
     ("55P03", StoreUnavailable, "is busy"),
-    ("42501", ConfigurationError, "refuses this role: grant it rights on the schema {schema} (docs/postgres.md has the grants)"),
+    (
+        "42501",
+        ConfigurationError,
+        "refuses this role: grant it rights on the schema {schema} (docs/postgres.md has the grants)",
+    ),
     ("3F000", SchemaError, "has lost the schema {schema}; run `celeriac -A … migrate-store`"),
     ("42P01", SchemaError, "has lost tables of the schema {schema}; run `celeriac -A … migrate-store`"),
     ("42883", SchemaError, "has lost functions of the schema {schema}; run `celeriac -A … migrate-store`"),
@@ -72,7 +80,9 @@ def translated(error: Exception, options: PostgresOptions) -> CeleriacError:
 def _without_state(error: Exception, where: str, text: str) -> CeleriacError:
     if isinstance(error, psycopg.OperationalError):
         for sign, kind, meaning in _BY_TEXT:
-            if sign in text and (sign not in ("role", "database") or f'{sign} "' in text and "does not exist" in text):
+            if sign in text and (
+                sign not in ("role", "database") or (f'{sign} "' in text and "does not exist" in text)
+            ):
                 return kind(f"{where} {meaning} ({text})")
         return StoreUnavailable(f"{where} is not available: {text}")
     if isinstance(error, (psycopg.InterfaceError, OSError)):

@@ -114,7 +114,9 @@ def applied(connection: Connection, options: PostgresOptions) -> tuple[int, str]
     if major < OLDEST_SERVER:
         raise SchemaError(f"{where} is version {full}; Celeriac needs {OLDEST_SERVER} or newer")
     if encoding != "UTF8":
-        raise ConfigurationError(f"{where}: the database's encoding is {encoding}; Celeriac needs one made with ENCODING 'UTF8'")
+        raise ConfigurationError(
+            f"{where}: the database's encoding is {encoding}; Celeriac needs one made with ENCODING 'UTF8'"
+        )
     if not exists:
         return 0, user
     row = connection.execute(_APPLIED.replace("{schema}", options.schema).encode()).fetchone()

@@ -190,7 +190,9 @@ def _address(options: PostgresOptions) -> tuple[str, ...]:
         reason = str(error).strip() if safe_url(options.url) == options.url else str(error).partition(":")[0].strip()
         raise ConfigurationError(f"{options.safe_url()} is not a PostgreSQL URL: {reason}") from None
     names = ("host", "hostaddr", "port", "dbname", "user")
-    host, hostaddr, port, database, user = (str(known.get(name) or os.environ.get(_ENVIRONMENT[name], "")) for name in names)
+    host, hostaddr, port, database, user = (
+        str(known.get(name) or os.environ.get(_ENVIRONMENT[name], "")) for name in names
+    )
     return hostaddr or host, port or "5432", database or user, options.schema
 
 
