@@ -9,10 +9,15 @@ from typing import Any
 import celery
 
 from celeriac.compat.patterns.pattern import Pattern
+from celeriac.compat.patterns.payload import PayloadPattern
+from celeriac.compat.patterns.retries import RetriesPattern
 from celeriac.errors import ConfigurationError
 from celeriac.policy import Policy
 
-PATTERNS: tuple[Pattern, ...] = ()
+PATTERNS: tuple[Pattern, ...] = (
+    RetriesPattern(),
+    PayloadPattern(),
+)
 """All patterns, in the order in which their policies are entered: what refuses a message comes before what waits for others, and
 what counts runs comes last.
 """
@@ -54,6 +59,7 @@ def check_task(task: Any, given: Mapping[str, Any]) -> None:
     for pattern in PATTERNS:
         if pattern.is_used(task):
             pattern.check(task)
+            pattern.install(task)
 
 
 def check_all(app: Any) -> None:
@@ -70,5 +76,8 @@ def own_attributes(task: Any) -> dict[str, Any]:
 
 def policies_of(app: Any, task: Any) -> tuple[Policy, ...]:
     """What wraps this task's runs; empty for most."""
-    made = (pattern.policy(app, task) for pattern in PATTERNS if pattern.is_used(task))
+    used = [pattern for pattern in PATTERNS if pattern.is_used(task)]
+    for pattern in used:
+        pattern.install(task)
+    made = (pattern.policy(app, task) for pattern in used)
     return tuple(policy for policy in made if policy is not None)

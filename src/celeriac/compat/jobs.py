@@ -69,7 +69,7 @@ class Plan:
         """What wraps each run."""
 
 
-NOT_SENT = frozenset({"followed", "held", SENT_HEADER, CRASHES_HEADER})
+NOT_SENT = frozenset({"decoded", "followed", "held", SENT_HEADER, CRASHES_HEADER})
 """Parts of a request that are not custom headers of its sender."""
 
 

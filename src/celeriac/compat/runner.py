@@ -28,11 +28,12 @@ from celeriac.compat import chords, context, followups
 from celeriac.compat.collect import Collector, collecting, current_collector
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
 from celeriac.compat.declaring import policies_of
-from celeriac.compat.envelope import decode, decode_body, priority_of
+from celeriac.compat.envelope import decode, decode_body
 from celeriac.compat.guarding import Guard
 from celeriac.compat.jobs import Plan, Request, TaskJob
 from celeriac.compat.records import PlainRecords
 from celeriac.compat.sending import due_at
+from celeriac.compat.snooze import Snooze
 from celeriac.compat.verdicts import (
     Verdicts,
     as_given,
@@ -42,9 +43,12 @@ from celeriac.compat.verdicts import (
     ignores_result,
     make_request,
     one_line,
+    parked,
+    snoozed,
 )
 from celeriac.compat.worker_request import announce
 from celeriac.engine.runner import Fate
+from celeriac.errors import InvalidPayload
 from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery, Message
 from celeriac.outcome import DeadReason, Outcome, ReadyChord, State
 from celeriac.policy import Finish, Postpone, Refuse, Verdict
@@ -139,7 +143,7 @@ class CeleryRunner:
             if headers.get("eta") is not None:
                 due = due_at(self._app, headers["eta"])
                 if due is not None and due > time.time():
-                    return self._park(job, due)
+                    return parked(job, due)
         except UnknownTask as error:
             return self._verdicts.malformed(delivery, DeadReason.UNKNOWN_TASK, error, headers)
         except Exception as error:
@@ -182,11 +186,6 @@ class CeleryRunner:
         headers["group"] = body.get("taskset")
         headers["root_id"] = body.get("id")
         return headers
-
-    def _park(self, job: TaskJob, due: float) -> Outcome:
-        """Not due yet: to the broker's schedule, as it is."""
-        message = Message(job.delivery.queue, job.delivery.raw, priority_of(job.envelope), due)
-        return Outcome(job.delivery, State.SNOOZED, publish=(message,))
 
     def _body(self, job: TaskJob) -> tuple[Any, Any, Any]:
         body = decode_body(job.envelope, self._accept)
@@ -273,7 +272,7 @@ class CeleryRunner:
                 return outcome if verdict.dead_letter else outcome._replace(dead=None)
         trace_log.info("Task %s[%s] is not run: %s", job.name, job.task_id, verdict.reason)
         if isinstance(verdict, Postpone):
-            return self._park(job, time.time() + verdict.seconds)
+            return parked(job, time.time() + verdict.seconds)
         return Outcome(job.delivery, State.IGNORED)
 
     def _open(self, job: TaskJob) -> Request | Outcome:
@@ -440,6 +439,9 @@ class CeleryRunner:
         delivery, task = job.delivery, job.plan.task
         if isinstance(error, Reject):
             return self._rejected(job, request, error)
+        if isinstance(error, Snooze):
+            trace_log.info("Task %s[%s] snoozes: %s", job.name, job.task_id, error)
+            return snoozed(job, error, held(request)), "IGNORED"
         if isinstance(error, Ignore):
             TraceInfo("IGNORED", error).handle_ignore(task, request)
             return Outcome(delivery, State.IGNORED, publish=held(request)), "IGNORED"
@@ -574,6 +576,8 @@ def held(request: Request) -> tuple[Message, ...]:
 def _reason(error: BaseException) -> DeadReason:
     if isinstance(error, TimeLimitExceeded):
         return DeadReason.TIME_LIMIT
+    if isinstance(error, InvalidPayload):
+        return DeadReason.INVALID if error.refused else DeadReason.FAILED
     return DeadReason.INVALID if _wrong_arguments(error) else DeadReason.FAILED
 
 
