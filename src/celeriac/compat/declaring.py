@@ -27,6 +27,12 @@ SIMILAR = 0.8
 task have any attribute, so what looks like none of ours is left alone."""
 
 
+CELERYS_OWN = frozenset({
+    "autoretry_for", "dont_autoretry_for", "retry_backoff", "retry_backoff_max", "retry_jitter", "retry_kwargs",
+})  # fmt: skip
+"""Options that Celery reads and that are no attributes of its ``Task``."""
+
+
 def known_options() -> dict[str, str]:
     """All options of all patterns, with what each means."""
     return {name: text for pattern in PATTERNS for name, text in pattern.options.items()}
@@ -40,7 +46,7 @@ def check_names(task: str, given: Iterable[str]) -> None:
     """
     known = known_options()
     for name in given:
-        if name in known or hasattr(celery.Task, name):
+        if name in known or name in CELERYS_OWN or hasattr(celery.Task, name):
             continue
         close = difflib.get_close_matches(name, known, 1, SIMILAR)
         if close:
