@@ -15,6 +15,7 @@ from celery.utils.time import maybe_iso8601
 from kombu.utils.uuid import uuid
 
 from celeriac.compat import connect, declaring, sending
+from celeriac.compat.patterns import payload as typed_payloads
 from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot, watch
 from celeriac.compat.stores import result_class
@@ -37,6 +38,7 @@ class Celery(celery.Celery):
     results, safe for many processes.
     """
 
+    task_cls: Any
     embedded = True
     """Whether the embedded default applies.  Not to apps that were upgraded: for them no broker means Celery's default."""
 
@@ -53,6 +55,12 @@ class Celery(celery.Celery):
         task = super()._task_from_fun(fun, name=name, base=base, bind=bind, **options)
         if is_new:
             declaring.check_task(task, options)
+        return task
+
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """As Celery's, for a task that is a class, with the options that Celery does not have checked."""
+        task = super().register_task(task, **options)
+        declaring.check_task(task, declaring.own_attributes(task))
         return task
 
     # -- sending ---------------------------------------------------------------------------------------------------
@@ -96,6 +104,8 @@ class Celery(celery.Celery):
             kombu.exceptions.OperationalError: the broker could not be reached, or has no room.
             kombu.exceptions.EncodeError: the arguments cannot be serialised.
         """
+        if task_type is None:
+            args, kwargs, options = self._typed(name, args, kwargs, options)
         task_id = task_id or uuid()
         settings = snapshot(self)
         options = self._execution_options(name, task_type, options)
@@ -129,6 +139,11 @@ class Celery(celery.Celery):
         if add_to_parent and parent:
             parent.add_trail(result)
         return result
+
+    def _typed(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+        """Arguments and options of a task that is sent by name, checked if its payload is known here to be typed."""
+        payload = getattr(self._tasks.get(name), "celeriac_payload", None)
+        return (args, kwargs, options) if payload is None else typed_payloads.outgoing(payload, args, kwargs, options)
 
     def _execution_options(self, name: str, task_type: Any, options: dict[str, Any]) -> dict[str, Any]:
         """The task's own options under those of the call, for a task that is sent by name but known here."""

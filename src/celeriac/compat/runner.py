@@ -28,13 +28,14 @@ from celeriac.compat import chords, context, followups
 from celeriac.compat.collect import Collector, collecting, current_collector
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
 from celeriac.compat.declaring import policies_of
-from celeriac.compat.envelope import decode, decode_body, priority_of, with_headers
+from celeriac.compat.envelope import decode, decode_body
 from celeriac.compat.guarding import Guard, abandoned
 from celeriac.compat.jobs import Plan, Request, TaskJob
 from celeriac.compat.outside_loop import OutsideLoop
 from celeriac.compat.rate_limits import ADMITTED_HEADER, Buckets, interval_of
 from celeriac.compat.records import PlainRecords
 from celeriac.compat.sending import due_at
+from celeriac.compat.snooze import Snooze
 from celeriac.compat.verdicts import (
     Verdicts,
     as_given,
@@ -44,9 +45,12 @@ from celeriac.compat.verdicts import (
     ignores_result,
     make_request,
     one_line,
+    parked,
+    snoozed,
 )
 from celeriac.compat.worker_request import announce
 from celeriac.engine.runner import Fate
+from celeriac.errors import InvalidPayload
 from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery, Message
 from celeriac.outcome import DeadReason, Outcome, ReadyChord, State
 from celeriac.policy import Finish, Postpone, Refuse, Verdict
@@ -195,18 +199,12 @@ class CeleryRunner:
         """What becomes of a task whose ETA, or whose rate limit, does not let it run yet; ``None`` when it may."""
         due = due_at(self._app, headers.get("eta"))
         if due is not None and due > time.time():
-            return self._park(job, due)
+            return parked(job, due)
         interval = job.plan.interval
         if not (interval and to_run and self._buckets is not None) or ADMITTED_HEADER in headers:
             return None
         wait, booked = self._buckets.admit(job.name, interval)
-        return self._park(job, time.time() + wait, admitted=booked) if wait else None
-
-    def _park(self, job: TaskJob, due: float, *, admitted: bool = False) -> Outcome:
-        """Not due yet: to the broker's schedule, as it is, or marked as let in by a rate limit."""
-        raw = with_headers(job.delivery.raw, **{ADMITTED_HEADER: True}) if admitted else job.delivery.raw
-        message = Message(job.delivery.queue, raw, priority_of(job.envelope), due)
-        return Outcome(job.delivery, State.SNOOZED, publish=(message,))
+        return parked(job, time.time() + wait, admitted=booked) if wait else None
 
     def _body(self, job: TaskJob) -> tuple[Any, Any, Any]:
         body = decode_body(job.envelope, self._accept)
@@ -302,7 +300,7 @@ class CeleryRunner:
                 return outcome if verdict.dead_letter else outcome._replace(dead=None)
         trace_log.info("Task %s[%s] is not run: %s", job.name, job.task_id, verdict.reason)
         if isinstance(verdict, Postpone):
-            return self._park(job, time.time() + verdict.seconds)
+            return parked(job, time.time() + verdict.seconds)
         return Outcome(job.delivery, State.IGNORED)
 
     def _abandoned(self, job: TaskJob, outcome: Outcome) -> Outcome:
@@ -477,6 +475,9 @@ class CeleryRunner:
         delivery, task = job.delivery, job.plan.task
         if isinstance(error, Reject):
             return self._rejected(job, request, error)
+        if isinstance(error, Snooze):
+            trace_log.info("Task %s[%s] snoozes: %s", job.name, job.task_id, error)
+            return snoozed(job, error, held(request)), "IGNORED"
         if isinstance(error, Ignore):
             TraceInfo("IGNORED", error).handle_ignore(task, request)
             return Outcome(delivery, State.IGNORED, publish=held(request)), "IGNORED"
@@ -611,6 +612,8 @@ def held(request: Request) -> tuple[Message, ...]:
 def _reason(error: BaseException) -> DeadReason:
     if isinstance(error, TimeLimitExceeded):
         return DeadReason.TIME_LIMIT
+    if isinstance(error, InvalidPayload):
+        return DeadReason.INVALID if error.refused else DeadReason.FAILED
     return DeadReason.INVALID if _wrong_arguments(error) else DeadReason.FAILED
 
 
