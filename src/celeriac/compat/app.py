@@ -14,7 +14,8 @@ from celery.utils.functional import maybe_list
 from celery.utils.time import maybe_iso8601
 from kombu.utils.uuid import uuid
 
-from celeriac.compat import connect, sending
+from celeriac.compat import connect, declaring, sending
+from celeriac.compat.patterns import payload as typed_payloads
 from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot, watch
 from celeriac.compat.stores import result_class
@@ -45,6 +46,22 @@ class Celery(celery.Celery):
         super().__init__(*args, **kwargs)
         chosen: Any = self.task_cls
         self.task_cls = TASK_CLASSES.get(chosen, chosen)
+
+    # -- tasks -----------------------------------------------------------------------------------------------------
+
+    def _task_from_fun(self, fun: Any, name: Any = None, base: Any = None, bind: bool = False, **options: Any) -> Any:
+        """As Celery's, with the options that Celery does not have checked.  Raises ``ConfigurationError``."""
+        is_new = (name or self.gen_task_name(fun.__name__, fun.__module__)) not in self._tasks
+        task = super()._task_from_fun(fun, name=name, base=base, bind=bind, **options)
+        if is_new:
+            declaring.check_task(task, options)
+        return task
+
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """As Celery's, for a task that is a class, with the options that Celery does not have checked."""
+        task = super().register_task(task, **options)
+        declaring.check_task(task, declaring.own_attributes(task))
+        return task
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -87,6 +104,8 @@ class Celery(celery.Celery):
             kombu.exceptions.OperationalError: the broker could not be reached, or has no room.
             kombu.exceptions.EncodeError: the arguments cannot be serialised.
         """
+        if task_type is None:
+            args, kwargs, options = self._typed(name, args, kwargs, options)
         task_id = task_id or uuid()
         settings = snapshot(self)
         options = self._execution_options(name, task_type, options)
@@ -120,6 +139,11 @@ class Celery(celery.Celery):
         if add_to_parent and parent:
             parent.add_trail(result)
         return result
+
+    def _typed(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+        """Arguments and options of a task that is sent by name, checked if its payload is known here to be typed."""
+        payload = getattr(self._tasks.get(name), "celeriac_payload", None)
+        return (args, kwargs, options) if payload is None else typed_payloads.outgoing(payload, args, kwargs, options)
 
     def _execution_options(self, name: str, task_type: Any, options: dict[str, Any]) -> dict[str, Any]:
         """The task's own options under those of the call, for a task that is sent by name but known here."""

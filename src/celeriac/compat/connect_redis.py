@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.compat.durations import whole_seconds
 from celeriac.errors import ConfigurationError, MissingExtra
+from celeriac.keyvalue import KeyValueStore
 
 
 def open_broker(app: Any, url: str, answer_seconds: float | None, results: Backend | None) -> Broker:
@@ -27,6 +28,7 @@ def open_backend(app: Any, url: str) -> Backend:
 
     conf = app.conf
     transport = conf.get("result_backend_transport_options") or {}
+    url = _with_address(url, conf)
     options = _redis_options(url, transport, conf.redis_backend_use_ssl, app, None, result_store=True)
     ttl = whole_seconds(conf.result_expires)
     chord = conf.get("result_chord_expires")
@@ -38,6 +40,14 @@ def open_backend(app: Any, url: str) -> Backend:
         chord_ttl=ttl if chord is None else whole_seconds(chord),
         chord_ordered=bool(transport.get("result_chord_ordered", True)),
     )
+
+
+def open_key_values(app: Any, url: str) -> KeyValueStore:
+    """A key-value store for this app and URL, with the broker's options."""
+    _require_redis()
+    from celeriac.keyvalues.redis import RedisKeyValues
+
+    return RedisKeyValues(_redis_options(url, app.conf.broker_transport_options, app.conf.broker_use_ssl, app, None))
 
 
 def _redis_options(
@@ -66,6 +76,17 @@ def _redis_options(
     if "sep" in transport:
         known["separator"] = transport["sep"]
     return RedisOptions(redis_url(url, tls=bool(ssl)), **known)
+
+
+def _with_address(url: str, conf: Any) -> str:
+    """Celery's result store takes what its URL leaves out from settings of their own."""
+    parts = urlsplit(url if "://" in url else f"{url}://")
+    if parts.netloc or not (conf.redis_host or conf.redis_port or conf.redis_db or conf.redis_password):
+        return url
+    user, password = quote(conf.redis_username or "", safe=""), quote(conf.redis_password or "", safe="")
+    login = f"{user}:{password}@" if user or password else ""
+    address = f"{login}{conf.redis_host or 'localhost'}:{conf.redis_port or 6379}"
+    return urlunsplit((parts.scheme, address, parts.path.strip("/") or str(conf.redis_db or 0), parts.query, ""))
 
 
 def redis_url(url: str, *, tls: bool = False) -> str:

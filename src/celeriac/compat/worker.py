@@ -19,12 +19,15 @@ from celery.utils.nodenames import default_nodename, worker_direct
 from celery.utils.text import str_to_list
 from kombu.utils.encoding import safe_str
 
-from celeriac.compat import connect
+from celeriac.compat import connect, declaring
 from celeriac.compat.banner import banner
 from celeriac.compat.beat import EmbeddedBeat
 from celeriac.compat.control.services import RemoteServices
 from celeriac.compat.endpoint import ReportingEndpoint
+from celeriac.compat.exchanges import Exchanges
 from celeriac.compat.options import CELERY_POOLS, WorkerOptions, worker_options
+from celeriac.compat.patience import Patience, fails_at_once, longest_outage
+from celeriac.compat.refusals import refuse
 from celeriac.compat.runner import CeleryRunner
 from celeriac.compat.stop_signals import install_stop_signals
 from celeriac.engine.forkserver import ForkServer
@@ -67,9 +70,12 @@ class Worker:
         self._pidfile = kwargs.get("pidfile")
         self._select_queues(kwargs.get("queues"), kwargs.get("exclude_queues"))
         self._include(str_to_list(kwargs.get("include")))
+        refuse(app, kwargs.get("pool_start_method"))
         self.options: WorkerOptions = worker_options(app, self.hostname, kwargs)
         self.supervisor: Supervisor | None = None
+        self.exchanges = Exchanges(app)
         self.remote = RemoteServices(self, bus, kwargs)
+        declaring.check_all(app)
         signals.worker_init.send(sender=self)
         self._custom_logging = app.log.setup(
             self.loglevel, self.logfile, redirect_stdouts=False,
@@ -128,11 +134,13 @@ class Worker:
             app, self.hostname, bus,
             time_limit=self.options.time_limit, soft_time_limit=self.options.soft_time_limit,
             max_crashes=self.options.engine.max_crashes, stores_apart=self._stores_apart(),
+            buckets=None if self.options.disable_rate_limits else self.remote.orders.buckets,
         )  # fmt: skip
         runner.orders = self.remote.orders
         node = Node(
-            self.options.engine, lambda: connect.open_broker(app), lambda: connect.open_backend(app), runner, bus
-        )
+            self.options.engine, lambda: connect.open_broker(app), lambda: connect.open_backend(app),
+            lambda: connect.key_values(app), runner, bus,
+        )  # fmt: skip
         self._check_broker()
         if not self.quiet:
             print(safe_str(banner(self)), file=sys.__stdout__, flush=True)
@@ -154,10 +162,9 @@ class Worker:
                 count = sum(broker.purge(queue) for queue in self.options.engine.queues)
                 print(f"purge: erased {count} messages\n", flush=True)
         except CeleriacError as error:
-            if not self.app.conf.broker_connection_retry_on_startup:
-                logger.warning("%s. The worker starts and waits for it", error)
-            else:
-                logger.warning("%s. Trying again until it is there", error)
+            if fails_at_once(self.app.conf):
+                raise
+            logger.warning("%s. Trying again until it is there", error)
         finally:
             broker.close()
 
@@ -203,7 +210,10 @@ class Worker:
 
     def _extras(self) -> list[Any]:
         """Services beside the engine: remote control, events, and an embedded beat."""
-        extras: list[Any] = [self.remote]
+        extras: list[Any] = [self.exchanges, self.remote]
+        longest = longest_outage(self.app.conf)
+        if longest is not None:
+            extras.append(Patience(self, longest))
         if self.options.beat:
             extras.append(EmbeddedBeat(self.app, self.options.schedule_filename, self.options.scheduler))
         return extras

@@ -63,7 +63,7 @@ def literal(text: Any) -> Any:
 def scheduled(state: State) -> list[dict[str, Any]]:
     """Tasks that are not due yet.  They lie in the broker, so every worker of a queue lists the same ones."""
     broker = connect.producer(state.app)
-    queues = state.consumer.controller.options.engine.queues
+    queues = state.supervisor.queues.names
     return list(scheduled_tasks(peek(broker, queues, LONGEST_SCHEDULE), state.hostname))
 
 
