@@ -23,6 +23,13 @@ from celeriac.compat.task import Result
 
 OMITTED: Any = object()
 
+TASK_CLASSES = {
+    "celery.app.task:Task": "celeriac.compat.task:Task",
+    "celery.contrib.django.task:DjangoTask": "celeriac.compat.django_task:DjangoTask",
+}
+"""What stands in for Celery's base classes of tasks.  Celery itself chooses the second in a Django project, for an app that
+brings none of its own, which is why this is no attribute of the class."""
+
 
 class Celery(celery.Celery):
     """A Celery app that sends through Celeriac and whose worker is Celeriac's.
@@ -31,12 +38,13 @@ class Celery(celery.Celery):
     results, safe for many processes.
     """
 
-    task_cls = "celeriac.compat.task:Task"
+    task_cls: Any
     embedded = True
     """Whether the embedded default applies.  Not to apps that were upgraded: for them no broker means Celery's default."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.task_cls = TASK_CLASSES.get(self.task_cls, self.task_cls)
         self.add_defaults(lambda: {"broker_url": connect.EMBEDDED_URL})
 
     # -- tasks -----------------------------------------------------------------------------------------------------

@@ -33,10 +33,8 @@ class Guard:
         self._policies = policies
         self._entered: list[Policy] = []
         self._request = request
-        self.call = Call(
-            task=job.name, task_id=job.task_id, args=request.args, kwargs=request.kwargs, queue=job.delivery.queue,
-            headers=job.headers, attempt=job.headers.get("retries") or 0, redelivered=job.redelivered,
-        )  # fmt: skip
+        self._job = job
+        self.call = call_of(job, request)
 
     def enter(self) -> Verdict | None:
         """Enter the policies until one has a verdict; keep the arguments that they made of the sent ones for the body."""
@@ -54,12 +52,33 @@ class Guard:
             request.__dict__["decoded"] = Decoded(request.args, request.kwargs, call.args, call.kwargs)
         return None
 
-    def leave(self, outcome: Outcome, error: BaseException | None) -> Outcome:
+    def leave(self, outcome: Outcome) -> Outcome:
         """Leave those that were entered, the last one first."""
+        self.call.value = self._job.value
         while self._entered:
             policy = self._entered.pop()
             try:
-                outcome = policy.leave(self.call, outcome, error)
+                outcome = policy.leave(self.call, outcome, self._job.error)
             except Exception:
                 logger.exception("A policy of %s[%s] failed after the run", self.call.task, self.call.task_id)
         return outcome
+
+
+def call_of(job: TaskJob, request: Request) -> Call:
+    """A job as its policies see it."""
+    return Call(
+        task=job.name, task_id=job.task_id, args=request.args, kwargs=request.kwargs, queue=job.delivery.queue,
+        headers=job.headers, attempt=job.headers.get("retries") or 0, redelivered=job.redelivered,
+        sent_args=request.args, sent_kwargs=request.kwargs,
+    )  # fmt: skip
+
+
+def abandoned(job: TaskJob, request: Request, outcome: Outcome) -> Outcome:
+    """An outcome that was not made inside the policies, with what frees what the run may have held."""
+    call = call_of(job, request)
+    for policy in reversed(job.plan.policies):
+        try:
+            outcome = policy.abandon(call, outcome)
+        except Exception:
+            logger.exception("A policy of %s[%s] could not free what the run held", job.name, job.task_id)
+    return outcome

@@ -13,13 +13,13 @@ from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from kombu.serialization import prepare_accept_content
 
 from celeriac.compat.collect import Collector, collecting
-from celeriac.compat.envelope import amend, decode_body, priority_of
+from celeriac.compat.envelope import amend, decode_body, priority_of, with_headers
 from celeriac.compat.jobs import Request, TaskJob, has_own
 from celeriac.compat.snooze import Snooze
 from celeriac.compat.worker_request import announce
 from celeriac.engine.runner import Fate
 from celeriac.errors import InvalidPayload
-from celeriac.message import CRASHES_HEADER, Delivery, Message
+from celeriac.message import ADMITTED_HEADER, CRASHES_HEADER, Delivery, Message
 from celeriac.outcome import DeadLetter, DeadReason, Outcome, State
 
 logger = logging.getLogger("celery.worker.request")
@@ -267,9 +267,10 @@ def back_to_tail(job: TaskJob) -> Outcome:
     return Outcome(job.delivery, State.INTERRUPTED, publish=(message,))
 
 
-def parked(job: TaskJob, due: float) -> Outcome:
-    """A message that goes to the broker's schedule as it is."""
-    message = Message(job.delivery.queue, job.delivery.raw, priority_of(job.envelope), due)
+def parked(job: TaskJob, due: float, *, admitted: bool = False) -> Outcome:
+    """A message that goes to the broker's schedule: as it is, or marked as let in by a rate limit."""
+    raw = with_headers(job.delivery.raw, **{ADMITTED_HEADER: True}) if admitted else job.delivery.raw
+    message = Message(job.delivery.queue, raw, priority_of(job.envelope), due)
     return Outcome(job.delivery, State.SNOOZED, publish=(message,))
 
 
