@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
 import urllib.error
 from datetime import datetime, timedelta, timezone
 from email.message import Message as Headers
 from email.utils import format_datetime
+from itertools import pairwise
 
 import httpx
 import pytest
+from celery.bin.base import CLIContext
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from celeriac import Celery, Retry
+from celeriac.cli.retries import retries
 from celeriac.compat.patterns.retries import rules_of
 from celeriac.errors import ConfigurationError
 from celeriac.policies.retries import parse_retry_after, retry_after, rule_for, schedule
@@ -225,6 +230,58 @@ def test_an_eager_task_is_tried_again_without_waiting(app):
     assert len(runs) == 4
 
 
+# -- printed -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def printed(app):
+    def printed(task, *args):
+        context = CLIContext(app, no_color=True, workdir=None)
+        return CliRunner().invoke(retries, [task, *args], obj=context, catch_exceptions=False)
+
+    return printed
+
+
+def test_the_schedule_of_a_task_is_printed(app, printed):
+    rules = {OSError: Retry.exponential(1, cap=5, jitter="equal", times=4), ValueError: False}
+    name = declare(app, retries=rules, retry_for=11).name
+    lines = printed(name).output.splitlines()
+    assert lines[0].startswith(
+        "OSError: exponential x2 from 1 s, at most 5 s, jitter equal, Retry-After honoured up to 3600 s"
+    )
+    assert [line.split() for line in lines[2:6]] == [
+        ["1", "0.5", "to", "1", "0.5", "to", "1"],
+        ["2", "1", "to", "2", "1.5", "to", "3"],
+        ["3", "2", "to", "4", "3.5", "to", "7"],
+        ["4", "2.5", "to", "5", "6", "to", "12", "perhaps"],
+    ]
+    assert lines[6] == "Gives up after 4 retries, 6 to 12 s after the first run began; at most 4 within 11 s."
+    assert lines[8] == "ValueError: never tried again"
+    told = json.loads(printed(name, "--json").output)
+    assert [rule["for"] for rule in told["rules"]] == ["OSError", "ValueError"]
+    assert told["rules"][0]["retries"][3] == {
+        "number": 4, "shortest": 2.5, "longest": 5.0, "earliest": 6.0, "latest": 12.0, "sure": False,
+    }  # fmt: skip
+
+
+def test_the_schedule_of_celerys_own_options_is_printed(app, printed):
+    backoff = {"autoretry_for": (OSError,), "retry_backoff": 2, "retry_backoff_max": 6, "max_retries": 3}
+    (rule,) = json.loads(printed(declare(app, **backoff).name, "--json").output)["rules"]
+    assert [(step["shortest"], step["longest"]) for step in rule["retries"]] == [(0, 2), (0, 4), (0, 6)]
+
+
+def test_what_a_body_does_by_itself_is_printed_by_the_tasks_defaults(app, printed):
+    (rule,) = json.loads(printed(declare(app, default_retry_delay=7, max_retries=2).name, "--json").output)["rules"]
+    assert (rule["for"], [step["latest"] for step in rule["retries"]]) == ("self.retry()", [7, 14])
+
+
+def test_an_unknown_task_is_answered_with_a_guess(app, printed):
+    name = declare(app).name
+    ended = printed(name[:-1] + "i")
+    assert ended.exit_code == 1
+    assert f"Did you mean {name}?" in ended.output
+
+
 # -- at run time -------------------------------------------------------------------------------------------------------
 
 
@@ -239,7 +296,7 @@ def stage(request, tmp_path_factory):
 
 def gaps(stage, key):
     at = [effect.at for effect in stage.effects.of("attempt", key)]
-    return [later - earlier for earlier, later in zip(at, at[1:], strict=False)]
+    return [later - earlier for earlier, later in pairwise(at)]
 
 
 def letter_of(stage, result):
