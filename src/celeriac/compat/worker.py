@@ -30,7 +30,7 @@ from celeriac.engine.forkserver import ForkServer
 from celeriac.engine.launcher import Launcher, SoloLauncher
 from celeriac.engine.slot import Node
 from celeriac.engine.supervisor import Shutdown, Supervisor
-from celeriac.errors import CeleriacError
+from celeriac.errors import CeleriacError, ConfigurationError, SchemaError
 from celeriac.telemetry.bus import bus
 
 logger = logging.getLogger("celery.worker")
@@ -147,6 +147,8 @@ class Worker:
             if self._purge:
                 count = sum(broker.purge(queue) for queue in self.options.engine.queues)
                 print(f"purge: erased {count} messages\n", flush=True)
+        except (ConfigurationError, SchemaError):
+            raise  # waiting does not help
         except CeleriacError as error:
             if not self.app.conf.broker_connection_retry_on_startup:
                 logger.warning("%s. The worker starts and waits for it", error)
