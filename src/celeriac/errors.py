@@ -7,6 +7,7 @@
     │   └── MissingExtra          an optional dependency is not installed; the text has the pip line
     ├── StoreError                a broker or a result store said no
     │   ├── StoreUnavailable      not reachable, restarting, timed out: try again
+    │   │   └── AccessDenied      a password, a right or a certificate is refused (a ConfigurationError, too)
     │   ├── StoreFull             out of memory or disk: try again when there is room
     │   └── SchemaError           the store holds data of a newer version, or the server is too old
     ├── OwnerLost                 this worker's leases were taken over; what it holds is no longer its own
@@ -47,6 +48,14 @@ class StoreError(CeleriacError):
 
 class StoreUnavailable(StoreError):
     """The store cannot be reached, is starting, or did not answer in time.  What was asked may have been done."""
+
+
+class AccessDenied(StoreUnavailable, ConfigurationError):
+    """The store refuses this user, or its certificate is not to be trusted.  Nothing was done.
+
+    A worker does not start with it.  One that is running already goes on trying: whoever changed the password, the
+    rights or the certificate can change them back, and until then its work is kept.
+    """
 
 
 class StoreFull(StoreError):

@@ -19,7 +19,7 @@ EMBEDDED_FILE = "celeriac.sqlite3"
 
 EMBEDDED_URL = f"sqlite:///{EMBEDDED_FILE}"
 
-REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket", "unix"})
+REDIS_SCHEMES = connect_redis.SCHEMES
 
 PRODUCER_ANSWER_SECONDS = 5.0
 """How long a producer waits for a broker that accepts connections and does not answer.  (Celery waits for ever.)"""
@@ -29,7 +29,7 @@ def broker_url(app: Any) -> str:
     """The broker that the app means."""
     url = app.conf.broker_write_url or app.conf.broker_url
     if isinstance(url, (list, tuple)):
-        url = url[0] if url else None
+        url = ";".join(url)  # as kombu writes alternatives in one URL
     if not url:
         raise ConfigurationError(
             "The app has no broker_url, which for Celery means amqp://guest@localhost//. Celeriac has no engine for that: "
