@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from tests.proxy import FaultProxy
+from tests.server_rabbitmq import RabbitServer
 from tests.servers import DATABASES, RedisServer, ServerMissing
 
 _database_numbers = itertools.count()
@@ -66,3 +67,30 @@ def proxy(shared_redis: RedisServer, redis_url: str) -> Iterator[FaultProxy]:
     """A faulty way to the database of ``redis_url``, as ``proxy.url``."""
     with FaultProxy(shared_redis.port, database=int(redis_url.rpartition("/")[2])) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def shared_rabbitmq() -> Iterator[RabbitServer]:
+    """One server for the whole run.  Tests must not stop it: see ``rabbitmq_server``."""
+    with RabbitServer() as server:
+        yield server
+
+
+@pytest.fixture
+def rabbitmq_url(shared_rabbitmq: RabbitServer) -> Iterator[str]:
+    """An empty virtual host of the shared server."""
+    with shared_rabbitmq.vhost() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mortal_rabbitmq() -> Iterator[RabbitServer]:
+    """One server for all tests that stop and kill it."""
+    with RabbitServer() as server:
+        yield server
+
+
+@pytest.fixture
+def rabbitmq_server(mortal_rabbitmq: RabbitServer) -> RabbitServer:
+    """A running server to kill and restart.  Each test takes a virtual host of its own."""
+    return mortal_rabbitmq if mortal_rabbitmq.pid else mortal_rabbitmq.start()

@@ -13,8 +13,10 @@ from celeriac.backend import Backend
 from celeriac.backends.redis import RedisBackend
 from celeriac.backends.sqlite import SQLiteBackend
 from celeriac.broker import Broker
+from celeriac.brokers.rabbitmq import RabbitBroker
 from celeriac.brokers.redis import RedisBroker, RedisOptions
 from celeriac.brokers.sqlite import SQLiteBroker
+from celeriac.compat.connect_rabbitmq import rabbit_options
 from celeriac.message import Delivery, Message
 from celeriac.outcome import ChordPart, DeadLetter, Outcome, Result, State
 
@@ -65,6 +67,21 @@ class RedisKit(Kit):
 
     def new_backend(self, ttl: int) -> Backend:
         return RedisBackend(RedisOptions(self.url), ttl=ttl)
+
+
+class RabbitKit(Kit):
+    """Results are apart, in SQLite."""
+
+    def __init__(self, stack: ExitStack, url: str, path: Path) -> None:
+        super().__init__(stack)
+        self.url = url
+        self.path = path
+
+    def new_broker(self, backend: Backend | None) -> Broker:
+        return RabbitBroker(rabbit_options(self.url))
+
+    def new_backend(self, ttl: int) -> Backend:
+        return SQLiteBackend(self.path, result_ttl=ttl)
 
 
 def messages(*raws: bytes | str, queue: str = QUEUE, priority: int = 0, due: float | None = None) -> list[Message]:
