@@ -124,12 +124,13 @@ class Connection:
             StoreUnavailable: no server could be reached.
             ConfigurationError: the server does not let us in.
         """
-        if self._sock is not None:
-            self._take_pending()
-        if self._sock is None:
-            self._connect()
-        if not self._channel_open:
-            self._open_channel()
+        with self.lock:
+            if self._sock is not None:
+                self._take_pending()
+            if self._sock is None:
+                self._connect()
+            if not self._channel_open:
+                self._open_channel()
 
     def close(self) -> None:
         """Say farewell, as far as that is possible."""
