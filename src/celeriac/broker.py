@@ -99,6 +99,9 @@ class Broker(ABC):
         All or nothing.  When it returns, the store has accepted them with its configured durability.
         """
 
+    def prepare(self, queues: Sequence[str]) -> None:
+        """See to it that queues exist and get what their exchanges have for them, where a store has such things."""
+
     # -- lease, settle, release ------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -83,6 +83,10 @@ class RabbitBroker(Broker):
         if messages:
             self._publisher.publish(messages)
 
+    def prepare(self, queues: Sequence[str]) -> None:
+        """See :meth:`Broker.prepare`."""
+        self._topology.need(*queues)
+
     # -- lease, settle, release ------------------------------------------------------------------------------------
 
     def turn(

@@ -484,6 +484,8 @@ class Connection:
             if method == wire.GET_EMPTY:
                 continue
             tag, redelivered, left, route = wire.parse_get_ok(payload)
+            if route.startswith(wire.FROM_DELAY):
+                route = b"\x00" + bytes((len(queue),)) + queue
             properties, body = self._content(deadline)
             if properties.endswith(wire.PLAIN_MARK):
                 taken.append(wire.Gotten(tag, redelivered, left, body))

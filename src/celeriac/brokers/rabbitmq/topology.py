@@ -25,6 +25,8 @@ class Binding:
     auto_delete: bool = False
     exchange_arguments: dict[str, Any] = field(default_factory=dict)
     arguments: dict[str, Any] = field(default_factory=dict)
+    declared: bool = True
+    """Whether the exchange is ours to declare."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class Topology:
                 binding.exchange, binding.type, binding.exchange_arguments, durable=binding.durable,
                 auto_delete=binding.auto_delete,
             )
-            for binding in spec.bindings if binding.exchange
+            for binding in spec.bindings if binding.declared
         ]  # fmt: skip
         methods.append(
             declare_queue(
@@ -111,7 +113,7 @@ class Topology:
             commands.Queue.Bind(
                 queue=spec.name, exchange=binding.exchange, routing_key=binding.routing_key, arguments=binding.arguments
             )
-            for binding in spec.bindings if binding.exchange
+            for binding in spec.bindings
         ]  # fmt: skip
         self.call(spec.name, *methods)
 

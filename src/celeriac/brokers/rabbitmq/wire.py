@@ -31,6 +31,9 @@ PLAIN_TYPE = "celeriac.bytes"
 PLAIN_MARK = b"\x0e" + PLAIN_TYPE.encode()
 """How the properties of such a message end."""
 
+FROM_DELAY = b"\x0cceleriac.due"
+"""How the route of a message begins that was delayed."""
+
 METHOD, HEADER, BODY, HEARTBEAT, END = 1, 2, 3, 8, 0xCE
 HEARTBEAT_FRAME = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 
