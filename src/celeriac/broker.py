@@ -90,6 +90,9 @@ class Broker(ABC):
     call_round_trips = 1
     """Most round trips of one publish, lease or settle, whatever the number of messages."""
 
+    best_batch = 1000
+    """Most messages that a worker should lease at once: more would keep it waiting for longer than they save."""
+
     # -- sending ---------------------------------------------------------------------------------------------------
 
     @abstractmethod

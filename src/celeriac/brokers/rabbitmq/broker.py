@@ -43,6 +43,7 @@ class RabbitBroker(Broker):
     promotes = False
     shows_age = False
     call_round_trips = 4
+    best_batch = 100
 
     def __init__(self, options: RabbitOptions, specs: Specs = plain_queue) -> None:
         """Connects at first use.

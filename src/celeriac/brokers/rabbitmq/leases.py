@@ -14,7 +14,7 @@ from celeriac.message import Delivery
 DOUBTFUL_SECONDS = 2.0
 """RabbitMQ writes acknowledgements to disk a little later: after it was killed, what was acknowledged so recently comes back."""
 
-MOST_DOUBTFUL = 10_000
+MOST_DOUBTFUL = 2000
 
 
 class Lease(NamedTuple):

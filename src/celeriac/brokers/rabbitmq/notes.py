@@ -20,6 +20,8 @@ DIGEST = 16
 COUNTED_BY_SERVER = frozenset({"x-delivery-count", "x-acquired-count"})
 """Headers that quorum queues add to a message that comes again."""
 
+_COUNT_MARK = b"\x10x-delivery-count"
+
 
 def encode(deliveries: Iterable[Delivery]) -> bytes:
     """A note."""
@@ -42,8 +44,23 @@ def decode_note(body: bytes) -> list[Delivery]:
     return found
 
 
-def identity(raw: bytes) -> bytes:
-    """A digest that is the same each time that a message is delivered, and different for different messages."""
+def identities(raw: bytes) -> tuple[bytes, ...]:
+    """Digests that tell a message from all others; those of the same message have one in common whenever it is delivered."""
+    return quick_identity(raw), full_identity(raw)
+
+
+def quick_identity(raw: bytes) -> bytes:
+    """Of the bytes as they are: the same each time that a classic queue delivers a message."""
+    return blake2b(raw[2:] if wire.is_parcel(raw) else raw, digest_size=DIGEST).digest()
+
+
+def is_counted(raw: bytes) -> bool:
+    """Whether a quorum queue has added to the message that it comes again."""
+    return _COUNT_MARK in raw
+
+
+def full_identity(raw: bytes) -> bytes:
+    """Of what the bytes say, without what quorum queues add, and whatever the order of headers."""
     digest = blake2b(digest_size=DIGEST)
     if wire.is_parcel(raw):
         try:

@@ -246,13 +246,17 @@ class Owners:
         self._declare()
         self._connection.publish(settled_entries(raws))
 
-    def look_up(self, digests: set[bytes]) -> tuple[set[bytes], set[bytes]]:
-        """Which of these messages are in an owner's note, and which were settled by others."""
+    def look_up(self, raws: Sequence[bytes]) -> tuple[set[bytes], set[bytes]]:
+        """Which of these messages are in an owner's note, and which were settled by others; by their :func:`key_of`."""
+        wanted = {key_of(raw) for raw in raws}
+        kinds = [notes.quick_identity] if not all(map(notes.is_counted, raws)) else []
+        if any(map(notes.is_counted, raws)):
+            kinds.append(notes.full_identity)
         held: set[bytes] = set()
         with self.locked() as registry:
             for owner in registry:
-                held |= {notes.identity(delivery.raw) for delivery in self.read(owner)} & digests
-            return held, self._settled() & digests
+                held |= {kind(delivery.raw) for delivery in self.read(owner) for kind in kinds} & wanted
+            return held, self._settled() & wanted
 
     def _settled(self) -> set[bytes]:
         taken = self._connection.get(SETTLED.encode(), SETTLED_BATCHES)
@@ -264,9 +268,14 @@ class Owners:
         return {body[at : at + size] for body in bodies for at in range(0, len(body), size)}
 
 
+def key_of(raw: bytes) -> bytes:
+    """What a message that was delivered before is looked up by."""
+    return notes.full_identity(raw) if notes.is_counted(raw) else notes.quick_identity(raw)
+
+
 def settled_entries(raws: Sequence[bytes]) -> list[Entry]:
     """The message that says that others were settled."""
     if not raws:
         return []
-    body = b"".join(notes.identity(raw) for raw in raws)
+    body = b"".join(each for raw in raws for each in notes.identities(raw))
     return [Entry(b"", SETTLED.encode(), PERSISTENT, body)]

@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from celeriac.brokers.rabbitmq import notes, wire
+from celeriac.brokers.rabbitmq import wire
 from celeriac.brokers.rabbitmq.connection import Connection
-from celeriac.brokers.rabbitmq.owners import Owners
+from celeriac.brokers.rabbitmq.owners import Owners, key_of
 
 UNSURE_SECONDS = 5.0
 """After a connection was made, the owners that lost theirs at the same time (a restart of the server) get so long to write their
@@ -40,16 +40,16 @@ class Suspects:
         recent = connection.reconnected and time.monotonic() - connection.connected_at < UNSURE_SECONDS
         if not recent and not any(got.redelivered for got in gotten):
             return list(gotten), [], []
-        digests = {got.tag: notes.identity(got.raw) for got in gotten if got.redelivered or recent}
-        held, settled = self._owners.look_up(set(digests.values()))
+        keys = {got.tag: key_of(got.raw) for got in gotten if got.redelivered or recent}
+        held, settled = self._owners.look_up([got.raw for got in gotten if got.tag in keys])
         clear: list[wire.Gotten] = []
         drop: list[int] = []
         hold: list[int] = []
         for got in gotten:
-            digest = digests.get(got.tag)
-            if digest in settled:
+            key = keys.get(got.tag)
+            if key in settled:
                 drop.append(got.tag)
-            elif digest in held or (recent and got.redelivered):
+            elif key in held or (recent and got.redelivered):
                 hold.append(got.tag)
             else:
                 clear.append(got)
