@@ -9,6 +9,7 @@
     │   ├── StoreUnavailable      not reachable, restarting, timed out: try again
     │   │   └── AccessDenied      a password, a right or a certificate is refused (a ConfigurationError, too)
     │   ├── StoreFull             out of memory or disk: try again when there is room
+    │   ├── Unroutable            nothing would get the message
     │   └── SchemaError           the store holds data of a newer version, or the server is too old
     ├── OwnerLost                 this worker's leases were taken over; what it holds is no longer its own
     ├── QueueFull                 the queue's maximum length is reached
@@ -60,6 +61,10 @@ class AccessDenied(StoreUnavailable, ConfigurationError):
 
 class StoreFull(StoreError):
     """The store is out of memory or disk.  Nothing was written; it can be tried again when there is room."""
+
+
+class Unroutable(StoreError):
+    """No queue is bound for the message, so nothing would get it.  It was not sent."""
 
 
 class SchemaError(StoreError):

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
-from celeriac.compat import connect_redis, connect_sqlite
+from celeriac.compat import connect_rabbitmq, connect_redis, connect_sqlite
 from celeriac.errors import ConfigurationError
 from celeriac.keyvalue import KeyValueStore
 
@@ -18,6 +18,9 @@ EMBEDDED_FILE = "celeriac.sqlite3"
 """The embedded default, in the current directory."""
 
 EMBEDDED_URL = f"sqlite:///{EMBEDDED_FILE}"
+
+CELERYS_DEFAULT = "amqp://guest@localhost//"
+"""What an app without a ``broker_url`` means."""
 
 REDIS_SCHEMES = connect_redis.SCHEMES
 
@@ -30,13 +33,7 @@ def broker_url(app: Any) -> str:
     url = app.conf.broker_write_url or app.conf.broker_url
     if isinstance(url, (list, tuple)):
         url = ";".join(url)  # as kombu writes alternatives in one URL
-    if not url:
-        raise ConfigurationError(
-            "The app has no broker_url, which for Celery means amqp://guest@localhost//. Celeriac has no engine for that: "
-            f"set broker_url to redis://… or {EMBEDDED_URL}, or make the app with `from celeriac import Celery`, which uses "
-            f"the file {EMBEDDED_FILE}"
-        )
-    return str(url)
+    return str(url or CELERYS_DEFAULT)
 
 
 def scheme_of(url: str) -> str:
@@ -51,6 +48,7 @@ store, which the broker may write itself."""
 BROKERS: dict[str, BrokerOpener] = {
     "sqlite": connect_sqlite.open_broker,
     **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_broker),
+    **dict.fromkeys(connect_rabbitmq.SCHEMES, connect_rabbitmq.open_broker),
 }
 """The engines, by the scheme of the broker's URL."""
 
