@@ -73,7 +73,9 @@ def test_a_full_queue_raises_what_celerys_users_catch_already(made):
     app, bulky = made
     sent = [bulky.delay(n).id for n in range(BULK)]
 
-    with pytest.raises(celeriac.QueueFull, match="bulk has no room for another message: it holds 3 of at most 3"):
+    with pytest.raises(
+        celeriac.QueueFull, match="bulk has no room for another message: it holds 3 and takes at most 3"
+    ):
         bulky.delay(9)
     with pytest.raises(OperationalError):
         bulky.apply_async((9,), countdown=60)

@@ -20,9 +20,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from celeriac.backend import Backend
-from celeriac.errors import ConfigurationError
+from celeriac.errors import ConfigurationError, StoreUnavailable
+from celeriac.keyvalue import Claim, KeyValueStore, Namespace, holder_of
 from celeriac.message import Bound, Delivery, Message
-from celeriac.outcome import Outcome, Settlement
+from celeriac.outcome import KeyWrite, Outcome, Settlement
+
+CLAIM_SECONDS = 10.0
+"""How long a key is claimed for a message that is not known to be sent yet, where the two are in different stores.  Shorter than a
+publish may take, and a second message is sent meanwhile; longer, and a producer that died keeps its key for longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +91,30 @@ class Broker(ABC):
     """How many times this object has gone to the store and waited for the answer (an SQL statement or transaction
     that stays in the process counts one).  Tests assert on it."""
 
+    # -- what a store cannot do --------------------------------------------------------------------------------------
+
+    writes_results = True
+    """Whether it can be a result store's own broker: see :meth:`shares_store`."""
+    zero_first = True
+    """Whether priority 0 is the highest, and priorities go before the order of queues.  RabbitMQ has it the other way round,
+    and within one queue only."""
+    keeps_place = True
+    """Whether a message that goes back edited goes to the head of its queue, and a replayed one keeps its priority.  In RabbitMQ
+    only an unchanged message keeps its place."""
+    keeps_leases = True
+    """Whether leases outlive connections.  Where they do not, the store itself gives an unchanged message back when the
+    connection of its dead owner is gone, and marks it; see the broker's own pages for how double runs are prevented."""
+    promotes = True
+    """Whether the schedule is ours to look through.  Where it is not, due messages come into their queues by themselves,
+    :meth:`promote` has nothing to do, and :attr:`Depth.scheduled` counts all queues together, at the first one asked for."""
+    shows_age = True
+    """Whether :attr:`Depth.oldest_age` can be told without taking the message."""
+    call_round_trips = 1
+    """Most round trips of one publish, lease or settle, whatever the number of messages."""
+
+    best_batch = 1000
+    """Most messages that a worker should lease at once: more would keep it waiting for longer than they save."""
+
     # -- sending ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -114,6 +143,44 @@ class Broker(ABC):
             ConfigurationError: this broker cannot bound its queues.
         """
         raise ConfigurationError(f"The broker at {self.url} cannot bound the length of its queues")
+
+    def prepare(self, queues: Sequence[str]) -> None:
+        """See to it that queues exist and get what their exchanges have for them, where a store has such things."""
+
+    def publish_claimed(
+        self, messages: Sequence[Message], claims: Sequence[Claim | None], store: KeyValueStore
+    ) -> list[bytes | None]:
+        """Publish messages of which some are sent only if nobody holds their key.
+
+        In one transaction where the keys are in the broker's own store (:meth:`shares_keys`).  Else a key is claimed for a
+        short time first, and for its whole time once the message is sent: a producer that dies in between frees it by that.
+
+        Args:
+            messages: as for :meth:`publish`.
+            claims: for each message; ``None``: it is sent in any case.
+            store: where the keys are.
+
+        Returns:
+            For each message ``None`` if it was sent, else the value of the key that somebody holds.
+        """
+        found: list[bytes | None] = []
+        for claim in claims:
+            value = store.claim(claim._replace(ttl=min(claim.ttl, CLAIM_SECONDS))) if claim else None
+            # A key that this very message holds was claimed by a call of unknown fate.
+            found.append(None if claim and value and holder_of(value) == claim.holder else value)
+        wanted = [(message, claim) for message, claim, value in zip(messages, claims, found, strict=True) if not value]
+        try:
+            if wanted:
+                self.publish([message for message, _ in wanted])
+        except StoreUnavailable:
+            raise  # it may have been sent
+        except Exception:
+            store.apply([KeyWrite(claim.space, claim.name, claim.holder) for _, claim in wanted if claim])
+            raise
+        for claim, value in zip(claims, found, strict=True):
+            if claim and (claim.replace or not value):
+                store.renew(Namespace(claim.space), claim.name, holder_of(value) if value else claim.holder, claim.ttl)
+        return found
 
     # -- lease, settle, release ------------------------------------------------------------------------------------
 
@@ -262,6 +329,10 @@ class Broker(ABC):
     @abstractmethod
     def shares_store(self, backend: Backend | None) -> bool:
         """Whether this broker writes that backend's results itself, in the same atomic settle."""
+
+    def shares_keys(self, store: KeyValueStore) -> bool:
+        """Whether this broker writes that store's keys itself, in the same atomic publish and settle."""
+        return False
 
     @abstractmethod
     def ping(self) -> None:

@@ -1,8 +1,14 @@
-"""The contract of a key-value store: small state that all nodes share, with compare-and-set.
+r"""The contract of a key-value store: small state that all nodes share, with compare-and-set.
 
 Policies keep their state here: breakers, limits, unique keys, schedules, progress.  Their arithmetic is a pure function of the
 old value and the store's clock (:meth:`KeyValueStore.update`), so that it can be tested with a clock of one's own, and nodes
-whose clocks differ agree.  A store may be used by several threads; it must not be carried across a fork.  Every method may
+whose clocks differ agree.
+
+A *held* key belongs to a holder: its value is ``<holder>\\n<data>``.  It is taken with :meth:`KeyValueStore.claim`, by at most one
+of many at once, and given up or filled with :meth:`KeyValueStore.apply` or in a settle (:attr:`celeriac.outcome.Outcome.keys`),
+which a holder that lost it does in vain.
+
+A store may be used by several threads; it must not be carried across a fork.  Every method may
 raise :class:`~celeriac.errors.StoreUnavailable` or :class:`~celeriac.errors.StoreFull`.
 """
 
@@ -14,6 +20,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, NamedTuple, TypeVar
+
+from celeriac.outcome import KeyWrite
 
 T = TypeVar("T")
 
@@ -53,6 +61,45 @@ class Change(Generic[T]):
     """Seconds until the key goes by itself; ``None``: never."""
     keep: bool = False
     """Leave the key as it is; ``value`` and ``ttl`` mean nothing then."""
+
+
+class Claim(NamedTuple):
+    """A wish for a held key."""
+
+    space: str
+    """Name of the key's namespace, which is not a listed one."""
+    name: str
+    holder: str
+    """Without line breaks."""
+    data: bytes
+    ttl: float
+    """Seconds until the key goes by itself."""
+    replace: bool = False
+    """Where somebody holds the key: give it these data and this time to live, and leave it theirs."""
+
+    @property
+    def value(self) -> bytes:
+        """The key's value once it is held."""
+        return held_value(self.holder, self.data)
+
+    def over(self, value: bytes) -> bytes:
+        """What a value that is there becomes."""
+        return held_value(holder_of(value), self.data) if self.replace else value
+
+
+def held_value(holder: str, data: bytes) -> bytes:
+    """The value of a held key."""
+    return holder.encode() + b"\n" + data
+
+
+def holder_of(value: bytes) -> str:
+    """Who holds a key with this value."""
+    return value.partition(b"\n")[0].decode("utf-8", "replace")
+
+
+def data_of(value: bytes) -> bytes:
+    """What is in a held key."""
+    return value.partition(b"\n")[2]
 
 
 class KeyValueStore(ABC):
@@ -96,6 +143,32 @@ class KeyValueStore(ABC):
             time.sleep(random.uniform(0, pause))
             pause = min(2 * pause, LONGEST_PAUSE)
 
+    # -- held keys -------------------------------------------------------------------------------------------------
+
+    def claim(self, claim: Claim) -> bytes | None:
+        """Take a key that nobody holds; return ``None``, or the value of the key that somebody holds (the caller perhaps)."""
+
+        def change(old: bytes | None, _now: float) -> Change[bytes | None]:
+            if old is None:
+                return Change(None, claim.value, claim.ttl)
+            return Change(claim.over(old), claim.over(old), claim.ttl, keep=not claim.replace)
+
+        return self.update(Namespace(claim.space), claim.name, change)
+
+    def apply(self, writes: Sequence[KeyWrite]) -> None:
+        """Write the keys that their holders still have."""
+        for write in writes:
+            self.update(Namespace(write.space), write.name, lambda old, _now, write=write: _applied(old, write))  # type: ignore[misc]
+
+    def renew(self, space: Namespace, name: str, holder: str, ttl: float) -> bool:
+        """Give a held key more time; return whether the holder still had it."""
+
+        def change(old: bytes | None, _now: float) -> Change[bool]:
+            mine = old is not None and holder_of(old) == holder
+            return Change(mine, old, ttl, keep=not mine)
+
+        return self.update(space, name, change)
+
     @abstractmethod
     def names(self, space: Namespace) -> list[str]:
         """The keys of a listed namespace, sorted."""
@@ -107,3 +180,8 @@ class KeyValueStore(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give up connections.  The object can be used again; it connects anew."""
+
+
+def _applied(old: bytes | None, write: KeyWrite) -> Change[None]:
+    mine = old is not None and holder_of(old) == write.holder
+    return Change(None, write.value, write.ttl, keep=not mine)

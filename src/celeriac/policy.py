@@ -2,12 +2,14 @@
 
 A task without policies does not pay for them.  With some, they are entered in order before the body, and left in the opposite
 order after it.  The first that has a verdict on entering ends the run before it begins: the body is not called, and the policies
-that were entered are left.
+that were entered are left.  A delivery that ends in any other way (revoked, expired, its process killed, its outcome refused by the
+store) is *abandoned* instead, perhaps in another process than the one that entered: what a policy holds for a run must be found
+again from the message alone, or go by itself.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from celeriac.outcome import DeadReason, Outcome
@@ -30,6 +32,11 @@ class Call:
     """Retries before this run."""
     redelivered: bool
     """Whether the message may have run before."""
+    sent_args: list[Any] | tuple[Any, ...] = ()
+    """The arguments as they came in the message, whatever policies make of them."""
+    sent_kwargs: dict[str, Any] = field(default_factory=dict)
+    value: Any = None
+    """What the body returned, for :meth:`Policy.leave`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,5 +94,17 @@ class Policy:
             error: what the body raised, if it did; retries and Celery's other control exceptions included.
 
         It must not raise for a store that is away: what it wrote is lost then, which the policy's documentation says.
+        """
+        return outcome
+
+    def abandon(self, call: Call, outcome: Outcome) -> Outcome:
+        """A delivery ended without being left: give up what its run may hold, by adding to the outcome.
+
+        Called for every delivery of the task that was revoked or expired, whose process died or was killed, or whose outcome the
+        store refused; whether or not it was ever entered, in any process, and perhaps again after :meth:`leave`.
+
+        Args:
+            call: made from the message anew.
+            outcome: what is about to be settled; where the message goes back to its queue, its state is ``INTERRUPTED``.
         """
         return outcome

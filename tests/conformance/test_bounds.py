@@ -26,7 +26,7 @@ def test_a_queue_takes_messages_up_to_its_bound_and_refuses_the_next(broker, own
     broker.publish_within(messages("c"), THREE)
 
     with pytest.raises(
-        QueueFull, match=r"Queue images has no room for another message: it holds 3 of at most 3"
+        QueueFull, match=r"Queue images has no room for another message: it holds 3 and takes at most 3"
     ) as caught:
         broker.publish_within(messages("d"), THREE)
 

@@ -132,8 +132,8 @@ def _bound(queue: Any, terms: Terms) -> Bound | None:
 
 
 def full_choice(queue: Any, terms: Terms) -> str:
-    """What becomes of a message for which this queue has no room: one of :data:`CHOICES`."""
-    overflow = (queue.queue_arguments or {}).get("x-overflow")
+    """What becomes of a message for which this queue has no room: one of :data:`CHOICES`.  ``queue`` is its declaration, if any."""
+    overflow = None if queue is None else (queue.queue_arguments or {}).get("x-overflow")
     if overflow is not None and overflow not in OVERFLOWS:
         raise ConfigurationError(
             f"Queue {queue.name}: x-overflow is one of {', '.join(sorted(OVERFLOWS))}, not {overflow!r}"

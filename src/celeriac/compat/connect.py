@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
-from celeriac.compat import connect_redis, connect_sqlite
+from celeriac.compat import connect_rabbitmq, connect_redis, connect_sqlite
 from celeriac.errors import ConfigurationError
 from celeriac.keyvalue import KeyValueStore
 
@@ -19,7 +19,10 @@ EMBEDDED_FILE = "celeriac.sqlite3"
 
 EMBEDDED_URL = f"sqlite:///{EMBEDDED_FILE}"
 
-REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket", "unix"})
+CELERYS_DEFAULT = "amqp://guest@localhost//"
+"""What an app without a ``broker_url`` means."""
+
+REDIS_SCHEMES = connect_redis.SCHEMES
 
 PRODUCER_ANSWER_SECONDS = 5.0
 """How long a producer waits for a broker that accepts connections and does not answer.  (Celery waits for ever.)"""
@@ -29,14 +32,8 @@ def broker_url(app: Any) -> str:
     """The broker that the app means."""
     url = app.conf.broker_write_url or app.conf.broker_url
     if isinstance(url, (list, tuple)):
-        url = url[0] if url else None
-    if not url:
-        raise ConfigurationError(
-            "The app has no broker_url, which for Celery means amqp://guest@localhost//. Celeriac has no engine for that: "
-            f"set broker_url to redis://… or {EMBEDDED_URL}, or make the app with `from celeriac import Celery`, which uses "
-            f"the file {EMBEDDED_FILE}"
-        )
-    return str(url)
+        url = ";".join(url)  # as kombu writes alternatives in one URL
+    return str(url or CELERYS_DEFAULT)
 
 
 def scheme_of(url: str) -> str:
@@ -51,6 +48,7 @@ store, which the broker may write itself."""
 BROKERS: dict[str, BrokerOpener] = {
     "sqlite": connect_sqlite.open_broker,
     **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_broker),
+    **dict.fromkeys(connect_rabbitmq.SCHEMES, connect_rabbitmq.open_broker),
 }
 """The engines, by the scheme of the broker's URL."""
 
@@ -103,11 +101,16 @@ def open_key_values(app: Any) -> KeyValueStore:
     Raises:
         ConfigurationError: neither can keep it; the text names the way out.
     """
+    url = check_key_values(app)
+    return KEY_VALUES[scheme_of(url)](app, url)
+
+
+def check_key_values(app: Any) -> str:
+    """The URL of the store that :func:`open_key_values` opens.  Raises ``ConfigurationError`` as it does."""
     candidates = [app.conf.get("celeriac_state_url") or "", broker_url(app), result_url(app) or ""]
     for url in filter(None, candidates):
-        opener = KEY_VALUES.get(scheme_of(url))
-        if opener is not None:
-            return opener(app, url)
+        if scheme_of(url) in KEY_VALUES:
+            return url
     known = ", ".join(f"{scheme}://" for scheme in sorted(KEY_VALUES))
     raise ConfigurationError(
         "This needs a store for what workers share, and neither the broker nor the result store is one: "

@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 
 from celeriac.compat import connect
 from celeriac.compat.back_pressure import BLOCK, QueueIsFull, Terms, bounds_of, full_choice
-from celeriac.errors import QueueFull, StoreFull, StoreUnavailable
+from celeriac.errors import QueueFull, StoreFull, StoreUnavailable, Unroutable
 from celeriac.message import Message
 
 FIRST_LOOK, LONGEST_LOOK = 0.01, 0.25
@@ -29,6 +29,10 @@ class PublishFailed(StoreUnavailable, OperationalError):
 
 class PublishRefused(StoreFull, OperationalError):
     """The broker has no room for the message; nothing was sent."""
+
+
+class PublishUnroutable(Unroutable, OperationalError):
+    """No queue is bound for the message; it was not sent."""
 
 
 _waits_itself: ContextVar[bool] = ContextVar("celeriac_waits_itself", default=False)
@@ -62,7 +66,11 @@ def put(app: Any, messages: Sequence[Message], terms: Terms) -> None:
                 broker.publish_within(messages, bounds)
             else:
                 broker.publish(messages)
+        except Unroutable as error:
+            raise PublishUnroutable(f"{len(messages)} messages were not sent: {error}") from error
         except QueueFull as error:
+            if error.refused is not None:
+                messages = [messages[place] for place in error.refused]
             pause = _pause_when_full(app, error, terms, started, looks)
             looks += 1
             deadline = time.monotonic() + pause + terms.timeout  # what was waited for room is not the broker's slowness
@@ -100,7 +108,7 @@ def look_pause(looks: int) -> float:
 def _pause_when_full(app: Any, error: QueueFull, terms: Terms, started: float, looks: int) -> float:
     """Seconds until the next look at a full queue.  Raises ``QueueIsFull`` when there is to be none."""
     refusal = QueueIsFull(*error.args)
-    waits = error.count <= error.max_length and full_choice(app.amqp.queues[error.queue], terms) == BLOCK
+    waits = not error.never_fits and full_choice(app.amqp.queues.get(error.queue), terms) == BLOCK
     left = started + terms.full_timeout - time.monotonic() if waits else 0.0
     if left <= 0 or _waits_itself.get():
         refusal.patience = max(0.0, left)

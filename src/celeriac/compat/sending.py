@@ -14,7 +14,7 @@ from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu import Exchange
 from kombu.common import Broadcast
 
-from celeriac.compat import context, envelope, publish_buffer
+from celeriac.compat import connect, context, envelope, publish_buffer
 from celeriac.compat.back_pressure import Terms, terms_of_call
 from celeriac.compat.collect import current_collector
 from celeriac.compat.posting import put
@@ -106,7 +106,8 @@ def send(app: Any, name: str, message: Any, options: dict[str, Any]) -> None:
     headers[SENT_HEADER] = time.time()
     settings = snapshot(app)
     terms = terms_of_call(settings.terms, options)
-    if address.queue is None or isinstance(queue, Broadcast) or not settings.has_engine:
+    by_exchange = address.queue is None and settings.amqp and address.exchange_type != "fanout"
+    if not (address.queue or by_exchange) or isinstance(queue, Broadcast) or not settings.has_engine:
         _send_by_kombu(app, name, message, {**options, "queue": queue, **_exchange_options(address)})
         return
     retry = options.pop("retry", None)
@@ -117,16 +118,19 @@ def send(app: Any, name: str, message: Any, options: dict[str, Any]) -> None:
     _fill_properties(settings, properties, queue, options)
     if signals.before_task_publish.receivers:
         signals.before_task_publish.send(
-            sender=name, body=body, exchange="", routing_key=address.queue, declare=[queue], headers=headers,
-            properties=properties, retry_policy=policy,
+            sender=name, body=body, exchange=address.exchange, routing_key=address.routing_key, declare=[queue],
+            headers=headers, properties=properties, retry_policy=policy,
         )  # fmt: skip
-    raw = envelope.encode(
+    if by_exchange and queue is not None:
+        connect.producer(app).prepare([queue.name])
+    encode = envelope.encode_parcel if settings.amqp else envelope.encode
+    raw = encode(
         body, serializer=serializer, compression=compression, headers=headers, properties=properties,
-        exchange="", routing_key=address.queue,
+        exchange=address.exchange, routing_key=address.routing_key,
     )  # fmt: skip
     due = due_at(app, headers.get("eta"))
     posted = Posted(
-        Message(address.queue, raw, properties["priority"], due),
+        Message(address.queue or "", raw, properties["priority"], due),
         name,
         headers,
         _announcement(app, name, body, headers, address, sent_event),
@@ -215,7 +219,7 @@ def _announcement(
     def announce() -> None:
         if signals.after_task_publish.receivers:
             signals.after_task_publish.send(
-                sender=name, body=body, headers=headers, exchange="", routing_key=address.queue
+                sender=name, body=body, headers=headers, exchange=address.exchange, routing_key=address.routing_key
             )
         if sent_event:
             _send_event(app, sent_event, address)
@@ -226,7 +230,7 @@ def _announcement(
 
 
 def _send_event(app: Any, sent_event: dict[str, Any], address: Address) -> None:
-    sent_event.update(queue=address.queue, exchange="", routing_key=address.routing_key)
+    sent_event.update(queue=address.queue, exchange=address.exchange, routing_key=address.routing_key)
     with app.kombu_producer() as producer:
         app.amqp._event_dispatcher.publish("task-sent", sent_event, producer)
 

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 
 from celeriac.brokers.redis.connection import RedisConnection
 from celeriac.brokers.redis.options import RedisOptions
-from celeriac.keyvalue import Entry, KeyValueStore, Namespace
+from celeriac.brokers.redis.settlement import key_arguments, milliseconds
+from celeriac.keyvalue import Claim, Entry, KeyValueStore, Namespace
+from celeriac.outcome import KeyWrite
+
+SCRIPTS = ("kv_read", "kv_write", "kv_names", "kv_claim", "kv_apply")
 
 
 class RedisKeyValues(KeyValueStore):
@@ -19,8 +23,10 @@ class RedisKeyValues(KeyValueStore):
             options: where the server is; its ``key_prefix`` is put before the keys.
         """
         self.url = options.safe_url()
-        self.connection = RedisConnection(options, ("kv_read", "kv_write", "kv_names"))
+        self.connection = RedisConnection(options, SCRIPTS)
         self._prefix = f"{options.key_prefix}celeriac:"
+        self.place = (self.connection.address, self.connection.database, options.key_prefix)
+        """What a broker compares with its own to see whether these keys lie beside its queues."""
 
     @property
     def round_trips(self) -> int:  # type: ignore[override]
@@ -41,9 +47,24 @@ class RedisKeyValues(KeyValueStore):
         keys = [self.key(space, name), f"{self._prefix}kv-version"]
         if space.listed:
             keys.append(f"{self._prefix}kv-names:{space.name}")
-        milliseconds = 0 if ttl is None else max(1, round(ttl * 1000))
-        arguments = [version, int(value is not None), value or b"", milliseconds, name]
+        arguments = [version, int(value is not None), value or b"", milliseconds(ttl), name]
         return bool(self.connection.run("kv_write", keys, arguments))
+
+    def claim(self, claim: Claim) -> bytes | None:
+        """See :meth:`KeyValueStore.claim`: one round trip."""
+        keys = [self.key(Namespace(claim.space), claim.name), f"{self._prefix}kv-version"]
+        arguments = [claim.holder, claim.data, milliseconds(claim.ttl), int(claim.replace)]
+        found: bytes | None = self.connection.run("kv_claim", keys, arguments)
+        return found
+
+    def apply(self, writes: Sequence[KeyWrite]) -> None:
+        """See :meth:`KeyValueStore.apply`: one round trip."""
+        arguments = [each for write in writes for each in key_arguments(self._own_key, write)]
+        if arguments:
+            self.connection.run("kv_apply", [f"{self._prefix}kv-version"], arguments)
+
+    def _own_key(self, *parts: str) -> str:
+        return self._prefix + ":".join(parts)
 
     def names(self, space: Namespace) -> list[str]:
         """See :meth:`KeyValueStore.names`."""

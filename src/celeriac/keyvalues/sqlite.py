@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from celeriac.keyvalue import ABSENT, Change, Entry, KeyValueStore, Namespace
+from celeriac.keyvalue import ABSENT, Change, Claim, Entry, KeyValueStore, Namespace
+from celeriac.outcome import KeyWrite
 from celeriac.sqlite_store import LOCK_TIMEOUT, SQLiteStore, Synchronous, keyvalues
 
 T = TypeVar("T")
@@ -70,6 +71,16 @@ class SQLiteKeyValues(KeyValueStore):
 
         self.round_trips += 1
         return self.file.write(work)
+
+    def claim(self, claim: Claim) -> bytes | None:
+        """See :meth:`KeyValueStore.claim`."""
+        self.round_trips += 1
+        return self.file.write(lambda c: keyvalues.claim(c, claim, self._clock()))
+
+    def apply(self, writes: Sequence[KeyWrite]) -> None:
+        """See :meth:`KeyValueStore.apply`: one transaction."""
+        self.round_trips += 1
+        self.file.write(lambda c: keyvalues.apply(c, writes, self._clock()))
 
     def names(self, space: Namespace) -> list[str]:
         """See :meth:`KeyValueStore.names`."""

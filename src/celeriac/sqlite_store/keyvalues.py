@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterable
 
-from celeriac.keyvalue import Entry, Namespace
+from celeriac.keyvalue import Claim, Entry, Namespace, holder_of
+from celeriac.outcome import KeyWrite
 from celeriac.sqlite_store.statements import statements
 
 _SQL = statements(__package__ or "", "keyvalues.sql")
@@ -24,6 +26,32 @@ def put(connection: sqlite3.Connection, space: Namespace, name: str, value: byte
 def drop(connection: sqlite3.Connection, space: Namespace, name: str) -> None:
     """Delete an entry."""
     connection.execute(_SQL["drop"], (space.name, name))
+
+
+def claim(connection: sqlite3.Connection, wish: Claim, now: float) -> bytes | None:
+    """See :meth:`KeyValueStore.claim`."""
+    space = Namespace(wish.space)
+    entry = get(connection, space, wish.name, now)
+    if entry is None:
+        put(connection, space, wish.name, wish.value, now + wish.ttl)
+        return None
+    value = wish.over(entry.value)
+    if wish.replace:
+        put(connection, space, wish.name, value, now + wish.ttl)
+    return value
+
+
+def apply(connection: sqlite3.Connection, writes: Iterable[KeyWrite], now: float) -> None:
+    """See :meth:`KeyValueStore.apply`."""
+    for write in writes:
+        space = Namespace(write.space)
+        entry = get(connection, space, write.name, now)
+        if entry is None or holder_of(entry.value) != write.holder:
+            continue
+        if write.value is None:
+            drop(connection, space, write.name)
+        else:
+            put(connection, space, write.name, write.value, None if write.ttl is None else now + write.ttl)
 
 
 def names(connection: sqlite3.Connection, space: Namespace, now: float) -> list[str]:

@@ -41,6 +41,8 @@ def is_current(connection: sqlite3.Connection, path: str) -> bool:
             f"{path} has version {version} of Celeriac's tables, and this Celeriac knows version {VERSION}: upgrade Celeriac"
         )
     if version or connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        if _pragma(connection, "application_id") == APPLICATION_ID:
+            return False  # somebody made them while we were looking
         raise SchemaError(f"{path} holds the tables of another program; give Celeriac a file of its own")
     return False
 
