@@ -1,7 +1,7 @@
 """Celeriac: a drop-in production engine for Celery apps."""
 
 from celeriac.compat.app import Celery, upgrade
-from celeriac.errors import CeleriacError, QueueFull
+from celeriac.errors import CeleriacError, NotUnique, QueueFull
 from celeriac.version import __version__
 
-__all__ = ["CeleriacError", "Celery", "QueueFull", "__version__", "upgrade"]
+__all__ = ["CeleriacError", "Celery", "NotUnique", "QueueFull", "__version__", "upgrade"]

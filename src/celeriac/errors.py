@@ -10,7 +10,8 @@
     │   ├── StoreFull             out of memory or disk: try again when there is room
     │   └── SchemaError           the store holds data of a newer version, or the server is too old
     ├── OwnerLost                 this worker's leases were taken over; what it holds is no longer its own
-    └── QueueFull                 the queue's maximum length is reached
+    ├── QueueFull                 the queue's maximum length is reached
+    └── NotUnique                 an equal task is on its way; nothing was sent
 """
 
 from __future__ import annotations
@@ -58,3 +59,21 @@ class OwnerLost(CeleriacError):
 
 class QueueFull(CeleriacError):
     """The queue has reached its maximum length; nothing was sent."""
+
+
+class NotUnique(CeleriacError):
+    """A unique task was not sent, because an equal one is on its way.
+
+    Args:
+        task: its name.
+        task_id: id of the one that is on its way.
+    """
+
+    def __init__(self, task: str, task_id: str) -> None:
+        super().__init__(f"{task} was not sent: an equal one, {task_id}, is on its way")
+        self.task = task
+        self.task_id = task_id
+
+    def __reduce__(self) -> tuple[type[NotUnique], tuple[str, str]]:
+        """For pickle: by what it was made of."""
+        return NotUnique, (self.task, self.task_id)

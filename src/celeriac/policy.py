@@ -37,6 +37,8 @@ class Call:
     sent_kwargs: dict[str, Any] = field(default_factory=dict)
     value: Any = None
     """What the body returned, for :meth:`Policy.leave`."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What policies remember from entering to leaving, each under its own name."""
 
 
 @dataclass(frozen=True, slots=True)

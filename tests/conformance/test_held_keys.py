@@ -9,6 +9,7 @@ import pytest
 from celeriac.broker import Broker
 from celeriac.errors import StoreUnavailable
 from celeriac.keyvalue import Claim, KeyValueStore, Namespace, data_of, holder_of
+from celeriac.keyvalues.sqlite import SQLiteKeyValues
 from celeriac.message import Message
 from celeriac.outcome import KeyWrite, Outcome, State
 from tests.conformance.kits import QUEUE, Kit, messages, owner_of, raws
@@ -25,8 +26,6 @@ def store(kit: Kit) -> KeyValueStore:
 @pytest.fixture
 def apart(kit: Kit, tmp_path) -> KeyValueStore:
     """Keys in another store than the broker's."""
-    from celeriac.keyvalues.sqlite import SQLiteKeyValues
-
     return SQLiteKeyValues(tmp_path / "elsewhere.sqlite3")
 
 
