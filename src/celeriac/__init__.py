@@ -1,7 +1,19 @@
 """Celeriac: a drop-in production engine for Celery apps."""
 
 from celeriac.compat.app import Celery, upgrade
-from celeriac.errors import CeleriacError, NotUnique, QueueFull
+from celeriac.compat.snooze import Snooze
+from celeriac.errors import CeleriacError, InvalidPayload, NotUnique, QueueFull
+from celeriac.policies.retries import Retry
 from celeriac.version import __version__
 
-__all__ = ["CeleriacError", "Celery", "NotUnique", "QueueFull", "__version__", "upgrade"]
+__all__ = [
+    "CeleriacError",
+    "Celery",
+    "InvalidPayload",
+    "NotUnique",
+    "QueueFull",
+    "Retry",
+    "Snooze",
+    "__version__",
+    "upgrade",
+]

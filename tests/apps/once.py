@@ -11,7 +11,7 @@ from tests.apps.survival import app as survival_app
 from tests.apps.survival import record, wait_for_file
 
 
-def declare(app: Celery) -> dict:
+def declare(app: Celery) -> dict:  # noqa: C901, PLR0915 - a list of tasks
     """Declare the tasks; return them by their short names."""
 
     def task(**options):
@@ -71,7 +71,7 @@ def declare(app: Celery) -> dict:
 
     @task()
     def plain(value=None):
-        record("plain", str(value))
+        record("plain", "-")
         return value
 
     @task(idempotency_key="order:{order}", acks_late=True)

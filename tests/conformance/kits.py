@@ -10,9 +10,11 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from celeriac.backend import Backend
+from celeriac.backends.postgres import PostgresBackend
 from celeriac.backends.redis import RedisBackend
 from celeriac.backends.sqlite import SQLiteBackend
 from celeriac.broker import Broker
+from celeriac.brokers.postgres import PostgresBroker
 from celeriac.brokers.redis import RedisBroker, RedisOptions
 from celeriac.brokers.sqlite import SQLiteBroker
 from celeriac.keyvalue import KeyValueStore
@@ -20,6 +22,7 @@ from celeriac.keyvalues.redis import RedisKeyValues
 from celeriac.keyvalues.sqlite import SQLiteKeyValues
 from celeriac.message import Delivery, Message
 from celeriac.outcome import ChordPart, DeadLetter, Outcome, Result, State
+from celeriac.postgres_store import PostgresOptions
 
 TTL = 60.0
 QUEUE = "images"
@@ -80,6 +83,18 @@ class RedisKit(Kit):
 
     def new_key_values(self) -> KeyValueStore:
         return RedisKeyValues(RedisOptions(self.url))
+
+
+class PostgresKit(Kit):
+    def __init__(self, stack: ExitStack, url: str) -> None:
+        super().__init__(stack)
+        self.options = PostgresOptions(url)
+
+    def new_broker(self, backend: Backend | None) -> Broker:
+        return PostgresBroker(self.options, backend)
+
+    def new_backend(self, ttl: int) -> Backend:
+        return PostgresBackend(self.options, result_ttl=ttl)
 
 
 def messages(*raws: bytes | str, queue: str = QUEUE, priority: int = 0, due: float | None = None) -> list[Message]:

@@ -15,6 +15,7 @@ from celery.utils.time import maybe_iso8601
 from kombu.utils.uuid import uuid
 
 from celeriac.compat import connect, declaring, sending, uniqueness
+from celeriac.compat.patterns import payload as typed_payloads
 from celeriac.compat.patterns.idempotency import check_call
 from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot, watch
@@ -22,6 +23,13 @@ from celeriac.compat.stores import result_class
 from celeriac.compat.task import Result
 
 OMITTED: Any = object()
+
+TASK_CLASSES = {
+    "celery.app.task:Task": "celeriac.compat.task:Task",
+    "celery.contrib.django.task:DjangoTask": "celeriac.compat.django_task:DjangoTask",
+}
+"""What stands in for Celery's base classes of tasks.  Celery itself chooses the second in a Django project, for an app that
+brings none of its own, which is why this is no attribute of the class."""
 
 
 class Celery(celery.Celery):
@@ -31,12 +39,13 @@ class Celery(celery.Celery):
     results, safe for many processes.
     """
 
-    task_cls = "celeriac.compat.task:Task"
+    task_cls: Any
     embedded = True
     """Whether the embedded default applies.  Not to apps that were upgraded: for them no broker means Celery's default."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.task_cls = TASK_CLASSES.get(self.task_cls, self.task_cls)
         self.add_defaults(lambda: {"broker_url": connect.EMBEDDED_URL})
 
     # -- tasks -----------------------------------------------------------------------------------------------------
@@ -47,6 +56,12 @@ class Celery(celery.Celery):
         task = super()._task_from_fun(fun, name=name, base=base, bind=bind, **options)
         if is_new:
             declaring.check_task(task, options)
+        return task
+
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """As Celery's, for a task that is a class, with the options that Celery does not have checked."""
+        task = super().register_task(task, **options)
+        declaring.check_task(task, declaring.own_attributes(task))
         return task
 
     # -- sending ---------------------------------------------------------------------------------------------------
@@ -91,6 +106,8 @@ class Celery(celery.Celery):
             kombu.exceptions.EncodeError: the arguments cannot be serialised.
             NotUnique: an equal task is on its way, and the task asks for this error.
         """
+        if task_type is None:
+            args, kwargs, options = self._typed(name, args, kwargs, options)
         task_id = task_id or uuid()
         settings = snapshot(self)
         options = self._execution_options(name, task_type, options)
@@ -139,6 +156,11 @@ class Celery(celery.Celery):
         due = sending.due_at(self, message.headers.get("eta"))
         serializer = options.get("serializer") or snapshot(self).serializer
         return uniqueness.ticket_for(task, unique, message, due, serializer, parent)
+
+    def _typed(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+        """Arguments and options of a task that is sent by name, checked if its payload is known here to be typed."""
+        payload = getattr(self._tasks.get(name), "celeriac_payload", None)
+        return (args, kwargs, options) if payload is None else typed_payloads.outgoing(payload, args, kwargs, options)
 
     def _execution_options(self, name: str, task_type: Any, options: dict[str, Any]) -> dict[str, Any]:
         """The task's own options under those of the call, for a task that is sent by name but known here."""

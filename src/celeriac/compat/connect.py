@@ -103,11 +103,16 @@ def open_key_values(app: Any) -> KeyValueStore:
     Raises:
         ConfigurationError: neither can keep it; the text names the way out.
     """
+    url = check_key_values(app)
+    return KEY_VALUES[scheme_of(url)](app, url)
+
+
+def check_key_values(app: Any) -> str:
+    """The URL of the store that :func:`open_key_values` opens.  Raises ``ConfigurationError`` as it does."""
     candidates = [app.conf.get("celeriac_state_url") or "", broker_url(app), result_url(app) or ""]
     for url in filter(None, candidates):
-        opener = KEY_VALUES.get(scheme_of(url))
-        if opener is not None:
-            return opener(app, url)
+        if scheme_of(url) in KEY_VALUES:
+            return url
     known = ", ".join(f"{scheme}://" for scheme in sorted(KEY_VALUES))
     raise ConfigurationError(
         "This needs a store for what workers share, and neither the broker nor the result store is one: "

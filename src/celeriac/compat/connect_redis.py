@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
@@ -28,6 +28,7 @@ def open_backend(app: Any, url: str) -> Backend:
 
     conf = app.conf
     transport = conf.get("result_backend_transport_options") or {}
+    url = _with_address(url, conf)
     options = _redis_options(url, transport, conf.redis_backend_use_ssl, app, None, result_store=True)
     ttl = whole_seconds(conf.result_expires)
     chord = conf.get("result_chord_expires")
@@ -75,6 +76,17 @@ def _redis_options(
     if "sep" in transport:
         known["separator"] = transport["sep"]
     return RedisOptions(redis_url(url, tls=bool(ssl)), **known)
+
+
+def _with_address(url: str, conf: Any) -> str:
+    """Celery's result store takes what its URL leaves out from settings of their own."""
+    parts = urlsplit(url if "://" in url else f"{url}://")
+    if parts.netloc or not (conf.redis_host or conf.redis_port or conf.redis_db or conf.redis_password):
+        return url
+    user, password = quote(conf.redis_username or "", safe=""), quote(conf.redis_password or "", safe="")
+    login = f"{user}:{password}@" if user or password else ""
+    address = f"{login}{conf.redis_host or 'localhost'}:{conf.redis_port or 6379}"
+    return urlunsplit((parts.scheme, address, parts.path.strip("/") or str(conf.redis_db or 0), parts.query, ""))
 
 
 def redis_url(url: str, *, tls: bool = False) -> str:

@@ -10,11 +10,18 @@ import celery
 
 from celeriac.compat.patterns.idempotency import IdempotencyPattern
 from celeriac.compat.patterns.pattern import Pattern
+from celeriac.compat.patterns.payload import PayloadPattern
+from celeriac.compat.patterns.retries import RetriesPattern
 from celeriac.compat.patterns.unique import UniquePattern
 from celeriac.errors import ConfigurationError
 from celeriac.policy import Policy
 
-PATTERNS: tuple[Pattern, ...] = (UniquePattern(), IdempotencyPattern())
+PATTERNS: tuple[Pattern, ...] = (
+    UniquePattern(),  # may give the run other arguments
+    RetriesPattern(),
+    PayloadPattern(),
+    IdempotencyPattern(),
+)
 """All patterns, in the order in which their policies are entered: what refuses a message comes before what waits for others, and
 what counts runs comes last.
 """
@@ -22,6 +29,12 @@ what counts runs comes last.
 SIMILAR = 0.8
 """How alike an unknown option and one of ours must be (:func:`difflib.get_close_matches`) to be a slip of the pen.  Celery lets a
 task have any attribute, so what looks like none of ours is left alone."""
+
+
+CELERYS_OWN = frozenset({
+    "autoretry_for", "dont_autoretry_for", "retry_backoff", "retry_backoff_max", "retry_jitter", "retry_kwargs",
+})  # fmt: skip
+"""Options that Celery reads and that are no attributes of its ``Task``."""
 
 
 def known_options() -> dict[str, str]:
@@ -37,7 +50,7 @@ def check_names(task: str, given: Iterable[str]) -> None:
     """
     known = known_options()
     for name in given:
-        if name in known or hasattr(celery.Task, name):
+        if name in known or name in CELERYS_OWN or hasattr(celery.Task, name):
             continue
         close = difflib.get_close_matches(name, known, 1, SIMILAR)
         if close:
@@ -56,6 +69,7 @@ def check_task(task: Any, given: Mapping[str, Any]) -> None:
     for pattern in PATTERNS:
         if pattern.is_used(task):
             pattern.check(task)
+            pattern.install(task)
 
 
 def check_all(app: Any) -> None:
@@ -77,5 +91,8 @@ def changes_sending(task: Any) -> bool:
 
 def policies_of(app: Any, task: Any) -> tuple[Policy, ...]:
     """What wraps this task's runs; empty for most."""
-    made = (pattern.policy(app, task) for pattern in PATTERNS if pattern.is_used(task))
+    used = [pattern for pattern in PATTERNS if pattern.is_used(task)]
+    for pattern in used:
+        pattern.install(task)
+    made = (pattern.policy(app, task) for pattern in used)
     return tuple(policy for policy in made if policy is not None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from celeriac.compat.jobs import Request, TaskJob
 from celeriac.errors import StoreError
@@ -14,6 +15,15 @@ logger = logging.getLogger("celeriac.policies")
 
 STORE_AWAY_SECONDS = 1.0
 """How long a task waits whose policies cannot reach their store."""
+
+
+class Decoded(NamedTuple):
+    """What policies made of the arguments that were sent."""
+
+    sent_args: Any
+    sent_kwargs: Any
+    args: Any
+    kwargs: Any
 
 
 class Guard:
@@ -27,7 +37,7 @@ class Guard:
         self.call = call_of(job, request)
 
     def enter(self) -> Verdict | None:
-        """Enter the policies until one has a verdict; give the request the arguments that they made of the sent ones."""
+        """Enter the policies until one has a verdict; keep the arguments that they made of the sent ones for the body."""
         for policy in self._policies:
             try:
                 verdict = policy.enter(self.call)
@@ -36,7 +46,11 @@ class Guard:
             if verdict is not None:
                 return verdict
             self._entered.append(policy)
-        self._request.args, self._request.kwargs = self.call.args, self.call.kwargs
+        call, request = self.call, self._request
+        request.args, request.kwargs = call.sent_args, call.sent_kwargs
+        if call.args is not request.args or call.kwargs is not request.kwargs:
+            # Beside what was sent, which is what a retry and the handlers are to see.
+            request.__dict__["decoded"] = Decoded(request.args, request.kwargs, call.args, call.kwargs)
         return None
 
     def leave(self, outcome: Outcome) -> Outcome:

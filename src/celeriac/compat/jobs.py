@@ -9,7 +9,7 @@ from celery.app.task import Context
 from celery.app.task import Task as BaseTask
 from celery.utils.objects import mro_lookup
 
-from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery
+from celeriac.message import ADMITTED_HEADER, CRASHES_HEADER, SENT_HEADER, Delivery
 from celeriac.policy import Policy
 
 
@@ -34,6 +34,7 @@ class Plan:
         "before_start",
         "fun",
         "ignore_result",
+        "interval",
         "is_async",
         "late",
         "name",
@@ -60,6 +61,8 @@ class Plan:
         self.ignore_result = bool(task.ignore_result)
         self.store_errors = bool(task.store_errors_even_if_ignored)
         self.track_started = bool(task.track_started)
+        self.interval = 0.0
+        """Seconds between two starts in this worker; 0 for no limit.  Set where limits are on."""
         self.soft_limit = float(task.soft_time_limit or soft_limit or 0)
         self.time_limit = float(task.time_limit or time_limit or 0)
         self.before_start = task.before_start if has_own(task, "before_start") else None
@@ -69,7 +72,7 @@ class Plan:
         """What wraps each run."""
 
 
-NOT_SENT = frozenset({"followed", "held", SENT_HEADER, CRASHES_HEADER})
+NOT_SENT = frozenset({"decoded", "followed", "held", "recorded", SENT_HEADER, CRASHES_HEADER, ADMITTED_HEADER})
 """Parts of a request that are not custom headers of its sender."""
 
 
@@ -151,10 +154,5 @@ class TaskJob:
                 "priority": self.envelope["properties"].get("priority"),
                 "redelivered": bool(info.get("redelivered")),
             },
-            "root_id": self.headers.get("root_id"),
-            "parent_id": self.headers.get("parent_id"),
-            "group": self.headers.get("group"),
-            "retries": self.headers.get("retries", 0),
-            "eta": self.headers.get("eta"),
             "acknowledged": not self.plan.late,
         }

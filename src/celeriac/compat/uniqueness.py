@@ -83,7 +83,7 @@ def ticket_for(
     if due is not None and options.until is not Until.WINDOW:
         held += max(0.0, due - time.time())
     late = current_collector() is not None or any(embed.get(name) for name in ("callbacks", "chain", "chord"))
-    mark = Mark(f"{task.name}:{key}", options.until, held, late)
+    mark = Mark(f"{task.name}:{key}", options.until, held, late, options.replaces)
     headers[HEADER] = mark.as_header()
     if late:
         return None

@@ -61,6 +61,8 @@ class Seat:
 
     slot: int
     owner: str
+    queues: tuple[str, ...]
+    """What to consume at first."""
     control: int
     """A sequenced-packet socket to the supervisor; see :mod:`celeriac.engine.control`."""
     bell: int
@@ -87,7 +89,7 @@ class Slot:
         outbox = Outbox(settler, self._ledger, node.runner, node.bus)
         self._pool = make_pool(settings, self._must_pause)
         self.consumer = Consumer(
-            seat.owner, settings, self._broker, node.runner, self._pool, outbox, self._ledger, node.bus
+            seat.owner, seat.queues, settings, self._broker, node.runner, self._pool, outbox, self._ledger, node.bus
         )
         self._watchdog = Watchdog(self.consumer, settings.patience_seconds)
         self._wake = WakePipe()
@@ -184,6 +186,9 @@ class Slot:
                 self._wake.ring()
             elif order == "interrupt":
                 interrupt(self.consumer, self._runner, *details)
+            elif order == "consume":
+                self.consumer.consume(details[0])
+                self._wake.ring()
             elif order == "runner":
                 self._runner.on_order(*details)
             elif order == "running":

@@ -25,12 +25,15 @@ HEADER = "celeriac-unique"
 
 SPACE = Namespace("unique")
 ARGUMENTS = Namespace("unique-arguments")
-"""By task id, what a started run was given in place of its message's arguments, for a run after a crash."""
+"""By task id, what a started run was given in place of its message's arguments, for when the message comes again."""
 
 TURN_SECONDS = 1.0
 """How long a message waits for its turn before it looks again, give or take a half."""
 
-UNFINISHED = frozenset({State.RETRYING, State.SNOOZED, State.INTERRUPTED})
+AGAIN = frozenset({State.SNOOZED, State.INTERRUPTED})
+"""The same message comes again."""
+
+UNFINISHED = AGAIN | {State.RETRYING}
 
 
 class Until(str, Enum):
@@ -63,17 +66,31 @@ class Mark(NamedTuple):
     """The longest that the key is held."""
     late: bool
     """Whether it is claimed by the worker."""
+    replaced: bool = False
+    """Whether later calls may have given it other arguments."""
 
     def as_header(self) -> dict[str, Any]:
         """For the message."""
-        return {"key": self.key, "until": self.until.value, "for": self.seconds, "late": self.late}
+        return {
+            "key": self.key,
+            "until": self.until.value,
+            "for": self.seconds,
+            "late": self.late,
+            "replaced": self.replaced,
+        }
 
     @classmethod
     def of(cls, headers: Mapping[str, Any]) -> Mark | None:
         """From a message; ``None`` when it has none that makes sense."""
         try:
             found = headers[HEADER]
-            return cls(str(found["key"]), Until(found["until"]), float(found["for"]), bool(found["late"]))
+            return cls(
+                str(found["key"]),
+                Until(found["until"]),
+                float(found["for"]),
+                bool(found["late"]),
+                bool(found.get("replaced")),
+            )
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -131,14 +148,14 @@ class Uniqueness(Policy):
         while True:
             now, (entry,) = store.read(SPACE, [mark.key])
             if entry is None or holder_of(entry.value) != call.task_id:
-                if call.redelivered:
+                if mark.replaced:  # it may have been started before, and have crashed or been put off
                     self._take_up(call, store)
                 return None
             newest = Newest.decode(data_of(entry.value))
             if newest.due > now:
                 return Postpone(newest.due - now, "it was put off by a later call")
             if newest.arguments:
-                # Kept before the key is given up: a run after a crash finds them here.
+                # Kept before the key is given up: the message may come again, with its own arguments.
                 kept = held_value(call.task_id, newest.arguments)
                 store.update(ARGUMENTS, call.task_id, lambda _old, _now, kept=kept: Change(None, kept, mark.seconds))  # type: ignore[misc]
             if store.write(SPACE, mark.key, None, ttl=None, version=entry.version):
@@ -158,7 +175,7 @@ class Uniqueness(Policy):
     def leave(self, call: Call, outcome: Outcome, error: BaseException | None) -> Outcome:
         """See :class:`Policy`."""
         mark = Mark.of(call.headers)
-        if mark is None or outcome.state is State.INTERRUPTED:
+        if mark is None or outcome.state in AGAIN:
             return outcome
         keys = outcome.keys
         if call.notes.pop("unique", False):

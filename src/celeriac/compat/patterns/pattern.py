@@ -71,6 +71,9 @@ class Pattern(ABC):
             ConfigurationError: options that contradict each other or cannot work; the text names the task and the way out.
         """
 
+    def install(self, task: Any) -> None:  # noqa: B027 - most patterns have nothing to do here
+        """Prepare a task that uses the pattern and was checked, in every process that declares it; a second call does nothing."""
+
     def policy(self, app: Any, task: Any) -> Policy | None:
         """What wraps the task's runs in a worker; ``None`` when the pattern has its place elsewhere."""
         return None
