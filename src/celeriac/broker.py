@@ -25,6 +25,8 @@ from celeriac.keyvalue import Claim, KeyValueStore, Namespace, holder_of
 from celeriac.message import Bound, Delivery, Message
 from celeriac.outcome import KeyWrite, Outcome, Settlement
 
+NO_BOUNDS: Mapping[str, Bound] = {}
+
 CLAIM_SECONDS = 10.0
 """How long a key is claimed for a message that is not known to be sent yet, where the two are in different stores.  Shorter than a
 publish may take, and a second message is sent meanwhile; longer, and a producer that died keeps its key for longer."""
@@ -148,7 +150,11 @@ class Broker(ABC):
         """See to it that queues exist and get what their exchanges have for them, where a store has such things."""
 
     def publish_claimed(
-        self, messages: Sequence[Message], claims: Sequence[Claim | None], store: KeyValueStore
+        self,
+        messages: Sequence[Message],
+        claims: Sequence[Claim | None],
+        store: KeyValueStore,
+        bounds: Mapping[str, Bound] = NO_BOUNDS,
     ) -> list[bytes | None]:
         """Publish messages of which some are sent only if nobody holds their key.
 
@@ -159,6 +165,7 @@ class Broker(ABC):
             messages: as for :meth:`publish`.
             claims: for each message; ``None``: it is sent in any case.
             store: where the keys are.
+            bounds: as for :meth:`publish_within`; with any, the key is claimed first wherever it is.
 
         Returns:
             For each message ``None`` if it was sent, else the value of the key that somebody holds.
@@ -170,7 +177,9 @@ class Broker(ABC):
             found.append(None if claim and value and holder_of(value) == claim.holder else value)
         wanted = [(message, claim) for message, claim, value in zip(messages, claims, found, strict=True) if not value]
         try:
-            if wanted:
+            if wanted and bounds:
+                self.publish_within([message for message, _ in wanted], bounds)
+            elif wanted:
                 self.publish([message for message, _ in wanted])
         except StoreUnavailable:
             raise  # it may have been sent

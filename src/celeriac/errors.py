@@ -14,7 +14,8 @@
     ├── OwnerLost                 this worker's leases were taken over; what it holds is no longer its own
     ├── QueueFull                 the queue's maximum length is reached
     ├── InvalidPayload            arguments that do not fit the task's signature; also a ValueError
-    └── Snooze                    raised by a task to run later, no attempt counted (celeriac.compat.snooze)
+    ├── Snooze                    raised by a task to run later, no attempt counted (celeriac.compat.snooze)
+    └── NotUnique                 an equal task is on its way; nothing was sent
 """
 
 from __future__ import annotations
@@ -114,6 +115,24 @@ class QueueFull(CeleriacError):
         most = "" if self.max_length is None else f": it{holds} takes at most {self.max_length:,}"
         hint = ". So many never have room in it: send fewer at a time" if self.never_fits else ""
         return f"Queue {self.queue} has no room for {what}{most}{hint}"
+
+
+class NotUnique(CeleriacError):
+    """A unique task was not sent, because an equal one is on its way.
+
+    Args:
+        task: its name.
+        task_id: id of the one that is on its way.
+    """
+
+    def __init__(self, task: str, task_id: str) -> None:
+        super().__init__(f"{task} was not sent: an equal one, {task_id}, is on its way")
+        self.task = task
+        self.task_id = task_id
+
+    def __reduce__(self) -> tuple[type[NotUnique], tuple[str, str]]:
+        """For pickle: by what it was made of."""
+        return NotUnique, (self.task, self.task_id)
 
 
 class FieldReason(NamedTuple):

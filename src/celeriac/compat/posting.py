@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 from celeriac.compat import connect
 from celeriac.compat.back_pressure import BLOCK, QueueIsFull, Terms, bounds_of, full_choice
 from celeriac.errors import QueueFull, StoreFull, StoreUnavailable, Unroutable
+from celeriac.keyvalue import Claim
 from celeriac.message import Message
 
 FIRST_LOOK, LONGEST_LOOK = 0.01, 0.25
@@ -48,8 +49,10 @@ def without_waiting() -> Iterator[None]:
         _waits_itself.reset(token)
 
 
-def put(app: Any, messages: Sequence[Message], terms: Terms) -> None:
-    """Put messages into the broker.
+def put(
+    app: Any, messages: Sequence[Message], terms: Terms, claims: Sequence[Claim | None] | None = None
+) -> list[bytes | None]:
+    """Put messages into the broker; with ``claims`` return its answers (see :meth:`Broker.publish_claimed`).
 
     Raises:
         PublishFailed: the broker was not to be reached in time.
@@ -62,6 +65,8 @@ def put(app: Any, messages: Sequence[Message], terms: Terms) -> None:
     while True:
         broker = connect.producer(app, deadline - time.monotonic())
         try:
+            if claims is not None:
+                return broker.publish_claimed(messages, claims, connect.key_values(app), bounds)
             if bounds:
                 broker.publish_within(messages, bounds)
             else:
@@ -71,6 +76,7 @@ def put(app: Any, messages: Sequence[Message], terms: Terms) -> None:
         except QueueFull as error:
             if error.refused is not None:
                 messages = [messages[place] for place in error.refused]
+                claims = None if claims is None else [claims[place] for place in error.refused]
             pause = _pause_when_full(app, error, terms, started, looks)
             looks += 1
             deadline = time.monotonic() + pause + terms.timeout  # what was waited for room is not the broker's slowness
@@ -84,7 +90,7 @@ def put(app: Any, messages: Sequence[Message], terms: Terms) -> None:
                 raise PublishFailed(f"Gave up sending after {tries} attempts in {took:.1f} s: {error}") from error
             pause = given
         else:
-            return
+            return []
         time.sleep(pause)
 
 

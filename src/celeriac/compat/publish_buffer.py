@@ -14,12 +14,13 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from celeriac.compat.back_pressure import Terms, bounds_of
 from celeriac.compat.connect import PerProcess
 from celeriac.compat.posting import PublishFailed, put
+from celeriac.compat.uniqueness import Ticket
 from celeriac.errors import QueueFull, StoreFull, StoreUnavailable
 from celeriac.message import Message, task_of
 
@@ -45,6 +46,8 @@ class Posted(NamedTuple):
     name: str
     headers: dict[str, Any]
     announce: Callable[[], None] | None
+    ticket: Ticket | None = None
+    """Of a unique task.  Such a message is never kept: whoever sends it needs to know which one is on its way."""
 
 
 class PublishBuffer:
@@ -158,7 +161,7 @@ class PublishBuffer:
             logger.critical("LOST: %d messages in all were not sent before the process ended", len(lost))
 
 
-def announce(posted: Sequence[Posted]) -> None:
+def announce(posted: Iterable[Posted]) -> None:
     """Tell whoever is to be told that messages were sent."""
     for each in posted:
         if each.announce is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timezone
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from celery import signals
@@ -14,12 +15,14 @@ from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu import Exchange
 from kombu.common import Broadcast
 
-from celeriac.compat import connect, context, envelope, publish_buffer
+from celeriac.compat import connect, context, envelope, publish_buffer, uniqueness
 from celeriac.compat.back_pressure import Terms, terms_of_call
 from celeriac.compat.collect import current_collector
 from celeriac.compat.posting import put
 from celeriac.compat.publish_buffer import Posted
 from celeriac.compat.snapshot import Snapshot, snapshot
+from celeriac.compat.uniqueness import Ticket
+from celeriac.errors import NotUnique
 from celeriac.message import SENT_HEADER, Message
 from celeriac.telemetry.bus import bus
 from celeriac.telemetry.events import TaskSent
@@ -58,19 +61,23 @@ def batch(app: Any, **options: Any) -> Iterator[Batch]:
 
     Raises:
         PublishFailed, PublishRefused, QueueIsFull: on leaving the block; nothing is known to have been sent.
+        NotUnique: on leaving the block, for the first of the unique tasks that ask for it; everything else was sent.
     """
     outer = _batch.get()
     if outer is not None:
         yield outer
         return
     collected = Batch()
-    token = _batch.set(collected)
+    token, handles = _batch.set(collected), uniqueness.open_handles()
     try:
         yield collected
     finally:
         _batch.reset(token)
+        members = uniqueness.close_handles(handles)
     if collected.posted:
-        post(app, collected.posted, terms_of_call(snapshot(app).terms, options))
+        aliases = post(app, collected.posted, terms_of_call(snapshot(app).terms, options))
+        uniqueness.follow(members, aliases)
+        uniqueness.remember(aliases)
 
 
 def resolve(
@@ -97,8 +104,8 @@ def resolve(
     return Address(None, exchange, routing_key or "", exchange_type), queue
 
 
-def send(app: Any, name: str, message: Any, options: dict[str, Any]) -> None:
-    """Send one of Celery's task messages (what ``amqp.create_task_message`` returns)."""
+def send(app: Any, name: str, message: Any, options: dict[str, Any], ticket: Ticket | None = None) -> None:
+    """Send one of Celery's task messages (what ``amqp.create_task_message`` returns); ``ticket`` is a unique task's."""
     headers, properties, body, sent_event = message
     queue, exchange = options.pop("queue", None), options.pop("exchange", None)
     address, queue = resolve(app, queue, exchange, options.pop("routing_key", None), options.pop("exchange_type", None))
@@ -108,6 +115,8 @@ def send(app: Any, name: str, message: Any, options: dict[str, Any]) -> None:
     terms = terms_of_call(settings.terms, options)
     by_exchange = address.queue is None and settings.amqp and address.exchange_type != "fanout"
     if not (address.queue or by_exchange) or isinstance(queue, Broadcast) or not settings.has_engine:
+        if ticket is not None:
+            uniqueness.claim_late(headers)
         _send_by_kombu(app, name, message, {**options, "queue": queue, **_exchange_options(address)})
         return
     retry = options.pop("retry", None)
@@ -134,6 +143,7 @@ def send(app: Any, name: str, message: Any, options: dict[str, Any]) -> None:
         name,
         headers,
         _announcement(app, name, body, headers, address, sent_event),
+        ticket,
     )
     _deliver(app, posted, terms)
 
@@ -176,13 +186,41 @@ def held_back(posted: Posted) -> bool:
     return True
 
 
-def post(app: Any, posted: Sequence[Posted], terms: Terms) -> None:
-    """Put messages into the broker, and tell who is to be told.  Raises as :func:`celeriac.compat.posting.put` does."""
-    if terms.buffered:
+def post(app: Any, posted: Sequence[Posted], terms: Terms) -> uniqueness.Aliases:
+    """Put messages into the broker, and tell who is to be told.  Raises as :func:`celeriac.compat.posting.put` does.
+
+    Returns the ids of unique tasks that were not sent, each with that of the one that is on its way.
+    """
+    claims = [each.ticket.claim if each.ticket else None for each in posted] if any(map(_ticket, posted)) else None
+    if terms.buffered and claims is None:
         publish_buffer.of(app).send(posted, terms)
-        return
-    put(app, [each.message for each in posted], terms)
-    publish_buffer.announce(posted)
+        return {}
+    found = put(app, [each.message for each in posted], terms, claims)
+    aliases, refused = _answered(posted, found)
+    publish_buffer.announce(each for each in posted if each.headers.get("id") not in aliases)
+    if refused is not None:
+        raise refused
+    return aliases
+
+
+_ticket = attrgetter("ticket")
+
+
+def _answered(
+    posted: Sequence[Posted], found: Sequence[bytes | None] | None
+) -> tuple[uniqueness.Aliases, NotUnique | None]:
+    """What the broker's answers mean: ids that others stand for, and the first error."""
+    aliases: uniqueness.Aliases = {}
+    first: NotUnique | None = None
+    for each, value in zip(posted, found or (), strict=False):
+        if each.ticket is None:
+            continue
+        wanted = each.ticket.task_id
+        error = each.ticket.sent(value)
+        if each.ticket.task_id != wanted:
+            aliases[wanted] = each.ticket.task_id
+        first = first or error
+    return aliases, first
 
 
 def _fill_properties(settings: Snapshot, properties: dict[str, Any], queue: Any, options: dict[str, Any]) -> None:

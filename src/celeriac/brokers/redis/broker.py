@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any
 
 from celeriac.backend import Backend
-from celeriac.broker import Broker, DeadMessage, Depth, Lane
+from celeriac.broker import NO_BOUNDS, Broker, DeadMessage, Depth, Lane
 from celeriac.brokers.redis.arrivals import Arrivals
 from celeriac.brokers.redis.connection import RedisConnection
 from celeriac.brokers.redis.options import RedisOptions
@@ -156,11 +156,15 @@ class RedisBroker(Broker):
             raise QueueFull(queue, bounds[queue].max_length, length, count)
 
     def publish_claimed(
-        self, messages: Sequence[Message], claims: Sequence[Claim | None], store: KeyValueStore
+        self,
+        messages: Sequence[Message],
+        claims: Sequence[Claim | None],
+        store: KeyValueStore,
+        bounds: Mapping[str, Bound] = NO_BOUNDS,
     ) -> list[bytes | None]:
         """See :meth:`Broker.publish_claimed`."""
-        if not self.shares_keys(store):
-            return super().publish_claimed(messages, claims, store)
+        if bounds or not self.shares_keys(store):
+            return super().publish_claimed(messages, claims, store, bounds)
         arguments: list[Any] = []
         for message, claim in zip(messages, claims, strict=True):
             arguments += self._publish_arguments([message])

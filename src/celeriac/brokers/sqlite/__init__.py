@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from celeriac.backend import Backend
-from celeriac.broker import Broker, DeadMessage, Depth, Lane
+from celeriac.broker import NO_BOUNDS, Broker, DeadMessage, Depth, Lane
 from celeriac.brokers.sqlite import burying, leasing, looking, owning, parking, publishing, settling
 from celeriac.errors import ConfigurationError
 from celeriac.keyvalue import Claim, KeyValueStore
@@ -108,11 +108,15 @@ class SQLiteBroker(Broker):
             bell.ring(self.file.path)
 
     def publish_claimed(
-        self, messages: Sequence[Message], claims: Sequence[Claim | None], store: KeyValueStore
+        self,
+        messages: Sequence[Message],
+        claims: Sequence[Claim | None],
+        store: KeyValueStore,
+        bounds: Mapping[str, Bound] = NO_BOUNDS,
     ) -> list[bytes | None]:
         """See :meth:`Broker.publish_claimed`."""
-        if not self.shares_keys(store):
-            return super().publish_claimed(messages, claims, store)
+        if bounds or not self.shares_keys(store):
+            return super().publish_claimed(messages, claims, store, bounds)
         now = self._clock()
 
         def work(connection: sqlite3.Connection) -> tuple[list[bytes | None], bool]:
