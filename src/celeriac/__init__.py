@@ -3,6 +3,7 @@
 from celeriac.compat.app import Celery, upgrade
 from celeriac.compat.snooze import Snooze
 from celeriac.errors import CeleriacError, InvalidPayload, NotUnique, QueueFull
+from celeriac.policies.limit import Limit
 from celeriac.policies.retries import Retry
 from celeriac.version import __version__
 
@@ -10,6 +11,7 @@ __all__ = [
     "CeleriacError",
     "Celery",
     "InvalidPayload",
+    "Limit",
     "NotUnique",
     "QueueFull",
     "Retry",

@@ -9,6 +9,7 @@ from typing import Any
 import celery
 
 from celeriac.compat.patterns.idempotency import IdempotencyPattern
+from celeriac.compat.patterns.limits import LimitsPattern
 from celeriac.compat.patterns.pattern import Pattern
 from celeriac.compat.patterns.payload import PayloadPattern
 from celeriac.compat.patterns.retries import RetriesPattern
@@ -21,6 +22,7 @@ PATTERNS: tuple[Pattern, ...] = (
     RetriesPattern(),
     PayloadPattern(),
     IdempotencyPattern(),
+    LimitsPattern(),  # its place is where messages are leased
 )
 """All patterns, in the order in which their policies are entered: what refuses a message comes before what waits for others, and
 what counts runs comes last.

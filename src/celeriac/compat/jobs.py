@@ -10,6 +10,7 @@ from celery.app.task import Task as BaseTask
 from celery.utils.objects import mro_lookup
 
 from celeriac.message import ADMITTED_HEADER, CRASHES_HEADER, SENT_HEADER, Delivery
+from celeriac.policies.gate import Permit
 from celeriac.policy import Policy
 
 
@@ -106,6 +107,7 @@ class TaskJob:
         "interrupted",
         "is_async",
         "name",
+        "permit",
         "plan",
         "redelivered",
         "soft_limit",
@@ -124,6 +126,7 @@ class TaskJob:
         self.is_async = plan.is_async
         self.task_id: str = headers["id"]
         self.interrupted: BaseException | None = None
+        self.permit: Permit | None = None
         self.error: BaseException | None = None
         """What the body raised, once it has."""
         self.value: Any = None
