@@ -149,7 +149,7 @@ class CeleryRunner:
         limiting = Limiting(self._app)
         if limiting:
             book = LimitBook(limiting.declared)
-            gate = Gate(owner, broker, connect.key_values(self._app), book, sequential=sequential)
+            gate = Gate(owner, broker, connect.passing_key_values(self._app), book, sequential=sequential)
             self._door = Door(limiting, gate, lanes=broker.has_lanes)
             return gate
         return None

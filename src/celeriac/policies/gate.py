@@ -62,6 +62,12 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.01, 0.25
 ALIVE_SECONDS = 0.5
 """Seconds between two checks whether those who hold permits are alive."""
 
+SPARING, LONGEST_SPARING = 8.0, 0.05
+"""While something is only a matter of time, a slot waits so many times as long as its looks take (in seconds: no longer than this)
+beyond the moment of the next start, so that it takes several in one look.  Longer saves round trips, and costs some of the rate
+when all slots happen to wait at once.
+"""
+
 LOST_RACE = 0.01
 """Seconds within which somebody who was not the first to take what is allowed tries again."""
 
@@ -91,6 +97,8 @@ class Permit:
     """By the name of the state: the store's time."""
     start_by: float
     hold: Hold
+    together: list[Permit] = field(default_factory=list)
+    """All that were granted with it and run after one another: they are renewed together."""
     started: bool = False
     ended: bool = False
     wait: float = 0.0
@@ -134,6 +142,7 @@ class Gate:
         self._lock = threading.Lock()
         self._look_at = 0.0
         self._pause = FIRST_PAUSE
+        self._look_seconds = 0.0
         self._checked_at = 0.0
 
     # -- when ------------------------------------------------------------------------------------------------------
@@ -181,6 +190,7 @@ class Gate:
                 self._owe_deal(deal, dealing.now, lost)
         if len(lanes) >= LANES_AT_ONCE:  # there may be others, which may be let in
             dealing.wait = min(dealing.wait, 0.0 if admitted else self._next_pause())
+        self._look_seconds += 0.2 * (time.monotonic() - asked - self._look_seconds)
         self._plan_next(dealing, lost, admitted=bool(admitted))
         return admitted
 
@@ -220,6 +230,8 @@ class Gate:
         admitted = []
         for deal, deliveries in zip(deals, leased, strict=True):
             permits = [self._permit(deal, holds[id(deal)], n, dealing.now, asked) for n in range(deal.count)]
+            for permit in permits if self._taker.sequential else ():
+                permit.together = permits
             admitted += list(zip(deliveries, permits, strict=False))
             for unused in permits[len(deliveries) :]:
                 self.ended(unused, at_once=False)
@@ -242,7 +254,7 @@ class Gate:
             return
         if admitted:
             self._pause = FIRST_PAUSE
-        wait = dealing.wait
+        wait = dealing.wait + (min(SPARING * self._look_seconds, LONGEST_SPARING) if dealing.wait > 0 else 0.0)
         if dealing.blocked and not admitted:
             holders = {owner for name in dealing.blocked for owner in dealing.states[name].held}
             self._bury_the_dead(dealing.blocked, holders)
@@ -275,42 +287,57 @@ class Gate:
         return Permit(self, "", claims, {}, -FOREVER, hold)
 
     def renew(self, permit: Permit) -> bool:
-        """Exchange a permit's grants, which are too old to start under or not there, for new ones."""
+        """Exchange a permit's grants, which are too old to start under or not there, for new ones; and those of the permits that
+        were granted with it, as far as the limits allow.
+        """
         asked = time.monotonic()
+        with self._lock:
+            others = [each for each in permit.together if each is not permit and not (each.started or each.ended)]
+        wanted = [permit, *others]
         try:
             for claim in permit.claims:
-                if not self._renew_one(permit, claim):
+                wanted = self._renew_under(claim, wanted)
+                if not wanted:
                     return False
         except StoreError as error:
             logger.debug("A grant could not be renewed: %s", error)
             return False
-        permit.start_by = asked + self._within(permit.claims)
+        start_by = asked + self._within(permit.claims)
+        for each in wanted:
+            each.start_by = start_by
         return True
 
-    def _renew_one(self, permit: Permit, claim: Claim) -> bool:
-        allowed, name, hold = self._book.allowed(claim.limit), state_name(claim), permit.hold.name
-        old = permit.granted_at.pop(name, None)
+    def _renew_under(self, claim: Claim, permits: list[Permit]) -> list[Permit]:
+        """Renew under one limit; return the permits that have a grant now, the first ones first."""
+        allowed, name, first = self._book.allowed(claim.limit), state_name(claim), permits[0]
+        olds = [old for each in permits if (old := each.granted_at.pop(name, None)) is not None]
         answer: list[float] = []
 
         def change(state: LimitState, now: float) -> LimitState:
             answer.clear()
-            if old is not None:
+            first.blocked_by = {}
+            for old in olds:
                 state = take_back(state, allowed, claim.weight, old)
-            holds = hold in state.held.get(self._owner, {})
-            permit.wait = wait_for_rate(state, allowed, claim.weight, now)
-            if permit.wait > 0 or not (holds or is_free(state, allowed, claim.weight)):
-                permit.wait = permit.wait or random.uniform(*REFUSED_SECONDS)
-                permit.blocked_by = {} if holds else dict(state.held)
-                return state
-            answer.append(now)
-            return take_hold(grant_rate(state, allowed, claim.weight, now), allowed, self._owner, hold, claim.weight)
+            if first.hold.name not in state.held.get(self._owner, {}):
+                if not is_free(state, allowed, claim.weight):
+                    first.blocked_by, first.wait = dict(state.held), random.uniform(*REFUSED_SECONDS)
+                    return state
+                state = take_hold(state, allowed, self._owner, first.hold.name, claim.weight)
+            for _ in permits:
+                first.wait = wait_for_rate(state, allowed, claim.weight, now)
+                if first.wait > 0:
+                    break
+                state = grant_rate(state, allowed, claim.weight, now)
+                answer.append(now)
+            return state
 
         self._update(name, change)
-        if answer:
-            permit.granted_at[name] = answer[0]
-        elif permit.blocked_by:
-            self._bury_the_dead({name}, set(permit.blocked_by))
-        return bool(answer)
+        renewed = permits[: len(answer)]
+        for each in renewed:
+            each.granted_at[name] = answer[0]
+        if first.blocked_by:
+            self._bury_the_dead({name}, set(first.blocked_by))
+        return renewed
 
     # -- out -------------------------------------------------------------------------------------------------------
 
