@@ -239,6 +239,18 @@ class Broker(ABC):
     def discard(self, ids: Iterable[str]) -> int:
         """Delete dead letters; return how many were there."""
 
+    def expire_dead(self, before: float, limit: int = 100) -> int:
+        """Delete dead letters that died before this moment (seconds since the epoch), the oldest first; return how many.
+
+        At most ``limit``.  A broker that has no quicker way looks at all of them, a page at a time.
+        """
+        old: list[str] = []
+        last: str | None = None
+        while page := self.dead_letters(limit, last):
+            old += [letter.id for letter in page if letter.at < before]
+            last = page[-1].id
+        return self.discard(old[-limit:]) if old else 0
+
     # -- the rest --------------------------------------------------------------------------------------------------
 
     @abstractmethod

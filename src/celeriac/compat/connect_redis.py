@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
+from celeriac.compat.dead_limit import dead_limit
 from celeriac.compat.durations import whole_seconds
 from celeriac.errors import ConfigurationError, MissingExtra
 from celeriac.keyvalue import KeyValueStore
@@ -70,6 +71,7 @@ def _redis_options(
         "connect_timeout": float(transport.get("socket_connect_timeout") or app.conf.broker_connection_timeout or 4),
         "answer_timeout": float(transport.get("socket_timeout") or answer_seconds or 10),
         "client_options": extra,
+        **dead_limit(app),
     }
     if "priority_steps" in transport:
         known["priority_steps"] = tuple(sorted(transport["priority_steps"]))

@@ -8,6 +8,7 @@ from typing import Any
 
 import celery
 
+from celeriac.compat.patterns.dead_letter import DeadLetterPattern
 from celeriac.compat.patterns.pattern import Pattern
 from celeriac.compat.patterns.payload import PayloadPattern
 from celeriac.compat.patterns.retries import RetriesPattern
@@ -15,6 +16,7 @@ from celeriac.errors import ConfigurationError
 from celeriac.policy import Policy
 
 PATTERNS: tuple[Pattern, ...] = (
+    DeadLetterPattern(),
     RetriesPattern(),
     PayloadPattern(),
 )
