@@ -11,10 +11,6 @@ from typing import Any
 from celeriac.broker import Broker
 from celeriac.compat.dead.letter import DeadLetter, accepted, is_like
 
-PAGE = 50
-"""Dead letters read at a time.  Each comes with its message, which may have megabytes."""
-
-
 @dataclass(frozen=True, slots=True)
 class Selection:
     """What dead letters must be like to be meant.  ``None`` and empty: any."""
@@ -68,7 +64,7 @@ def select(app: Any, broker: Broker, selection: Selection, now: float) -> Iterat
     accept = accepted(app)
     names = _Parameters(app) if selection.arguments else None
     before = None
-    while page := broker.dead_letters(PAGE, before):
+    while page := broker.dead_letters(broker.dead_page, before):
         for kept in page:
             letter = DeadLetter(kept, accept)
             if selection.matches(letter, now, names.of(kept.task) if names else ()):
