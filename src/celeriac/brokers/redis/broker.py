@@ -36,6 +36,7 @@ SCRIPTS = (
     "promote",
     "depth",
     "replay",
+    "expire_dead",
     "leased_count",
 )
 
