@@ -15,13 +15,13 @@ from celeriac.backends.redis import RedisBackend
 from celeriac.backends.sqlite import SQLiteBackend
 from celeriac.broker import Broker
 from celeriac.brokers.postgres import PostgresBroker
+from celeriac.brokers.rabbitmq import RabbitBroker
 from celeriac.brokers.redis import RedisBroker, RedisOptions
 from celeriac.brokers.sqlite import SQLiteBroker
+from celeriac.compat.connect_rabbitmq import rabbit_options
 from celeriac.keyvalue import KeyValueStore
 from celeriac.keyvalues.redis import RedisKeyValues
 from celeriac.keyvalues.sqlite import SQLiteKeyValues
-from celeriac.brokers.rabbitmq import RabbitBroker
-from celeriac.compat.connect_rabbitmq import rabbit_options
 from celeriac.message import Delivery, Message
 from celeriac.outcome import ChordPart, DeadLetter, Outcome, Result, State
 from celeriac.postgres_store import PostgresOptions

@@ -11,6 +11,7 @@ import click
 from celeriac.cli.beat import beat
 from celeriac.cli.dead import dead
 from celeriac.cli.multi import multi
+from celeriac.cli.progress import cancel, progress
 from celeriac.cli.purge import purge
 from celeriac.cli.queues import queues
 from celeriac.cli.release import release
@@ -20,7 +21,7 @@ from celeriac.cli.worker import worker
 from celeriac.compat.command_line import celery_group
 from celeriac.errors import CeleriacError
 
-OWN_COMMANDS = (worker, multi, beat, dead, queues, retries, schedule, release, purge)
+OWN_COMMANDS = (worker, multi, beat, dead, queues, retries, schedule, release, purge, progress, cancel)
 
 
 def command() -> click.Group:

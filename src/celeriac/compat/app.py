@@ -40,6 +40,7 @@ class Celery(celery.Celery):
     """
 
     task_cls: Any
+    control_cls = "celeriac.compat.control.client:Control"
     embedded = True
     """Whether the embedded default applies.  Not to apps that were upgraded: for them no broker means Celery's default."""
 

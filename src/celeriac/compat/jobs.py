@@ -72,7 +72,9 @@ class Plan:
         """What wraps each run."""
 
 
-NOT_SENT = frozenset({"decoded", "followed", "held", "recorded", SENT_HEADER, CRASHES_HEADER, ADMITTED_HEADER})
+NOT_SENT = frozenset(
+    {"celeriac_work", "decoded", "followed", "held", "recorded", SENT_HEADER, CRASHES_HEADER, ADMITTED_HEADER}
+)
 """Parts of a request that are not custom headers of its sender."""
 
 

@@ -31,6 +31,7 @@ from celeriac.compat.declaring import policies_of
 from celeriac.compat.envelope import decode, decode_body
 from celeriac.compat.guarding import Guard, abandoned
 from celeriac.compat.jobs import Plan, Request, TaskJob
+from celeriac.compat.long_work.work import WORK
 from celeriac.compat.outside_loop import OutsideLoop
 from celeriac.compat.rate_limits import ADMITTED_HEADER, Buckets, interval_of
 from celeriac.compat.records import PlainRecords
@@ -249,6 +250,8 @@ class CeleryRunner:
             self._after(job, request, state, value)
             stack.leave(outer_requests)
             context.task_stack.leave(outer_tasks)
+        if WORK in request.__dict__:
+            outcome = request.__dict__[WORK].closed(outcome)
         return self._finished(job, outcome) if self._bus.listening else outcome
 
     async def run_async(self, job: Any) -> Outcome:
@@ -288,6 +291,8 @@ class CeleryRunner:
                 self._after(job, request, state, value)
             stack.leave(outer_requests)
             context.task_stack.leave(outer_tasks)
+        if WORK in request.__dict__:
+            outcome = request.__dict__[WORK].closed(outcome)
         return self._finished(job, outcome) if self._bus.listening else outcome
 
     def _ruled(self, job: TaskJob, request: Request, verdict: Verdict) -> Outcome:

@@ -99,9 +99,14 @@ def hello(state: State, from_node: str, revoked: Any = None, **arguments: Any) -
 # -- tasks ------------------------------------------------------------------------------------------------------------
 
 
-def revoke(state: State, task_id: Any, terminate: bool = False, signal: str | None = None, **_: Any) -> Any:
-    """Keep tasks from being started; with ``terminate``, end them too."""
-    return revoking.revoke(state, maybe_list(task_id) or (), terminate=terminate, signame=signal)
+def revoke(
+    state: State, task_id: Any, terminate: bool = False, signal: str | None = None, kept: bool = False, **_: Any
+) -> Any:
+    """Keep tasks from being started; with ``terminate``, end them too.  ``kept``: it is written down already."""
+    ids = maybe_list(task_id) or ()
+    if not kept:
+        state.orders.keep(ids)
+    return revoking.revoke(state, ids, terminate=terminate, signame=signal)
 
 
 def terminate(state: State, signal: str, task_id: Any, **_: Any) -> Any:

@@ -7,7 +7,7 @@ later know it too.  The record is written first: a slot that starts meanwhile he
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from celery.worker import state as worker_state
@@ -35,6 +35,8 @@ class Orders:
         """Those that were changed by remote control, by the task's name."""
         self.events = events
         self.counts = Counts(app.tasks)
+        self.keep: Callable[[Sequence[str]], None] = lambda _ids: None
+        """Writes a revocation that came by remote control where workers that are not there now will find it."""
         self._record = Record()
         self._roster: Roster | None = None
         self._time_limits: dict[str, tuple[float | None, float | None]] = {}
