@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import pytest
+
 from celeriac.backend import Backend
 from celeriac.backends.postgres import PostgresBackend
 from celeriac.backends.redis import RedisBackend
@@ -95,6 +97,9 @@ class PostgresKit(Kit):
 
     def new_backend(self, ttl: int) -> Backend:
         return PostgresBackend(self.options, result_ttl=ttl)
+
+    def new_key_values(self) -> KeyValueStore:
+        pytest.skip("there is no key-value store on PostgreSQL yet")
 
 
 def messages(*raws: bytes | str, queue: str = QUEUE, priority: int = 0, due: float | None = None) -> list[Message]:
