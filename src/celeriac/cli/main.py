@@ -10,6 +10,7 @@ import click
 
 from celeriac.cli.beat import beat
 from celeriac.cli.dead import dead
+from celeriac.cli.migrate_store import migrate_store
 from celeriac.cli.multi import multi
 from celeriac.cli.purge import purge
 from celeriac.cli.queues import queues
@@ -19,7 +20,7 @@ from celeriac.cli.worker import worker
 from celeriac.compat.command_line import celery_group
 from celeriac.errors import CeleriacError
 
-OWN_COMMANDS = (worker, multi, beat, dead, queues, schedule, release, purge)
+OWN_COMMANDS = (worker, multi, beat, dead, queues, schedule, release, purge, migrate_store)
 
 
 def command() -> click.Group:

@@ -41,7 +41,7 @@ def _facts(worker: Any) -> list[tuple[str, str]]:
 def _where(url: str | None) -> str:
     if url and connect.scheme_of(url) == "sqlite":
         return f"{url}  ({connect_sqlite.sqlite_path(url)})"
-    if url and connect.scheme_of(url) in connect_postgres.SCHEMES:
+    if url and connect_postgres.is_postgres(url):
         return connect_postgres.safe_url(url)
     return str(maybe_sanitize_url(url or ""))
 

@@ -47,16 +47,9 @@ def backend_options(app: Any, url: str) -> Any:
     return _options(url, app.conf.get("result_backend_transport_options") or {})
 
 
-def options_of(app: Any) -> list[Any]:
-    """Of every PostgreSQL database that the app names, each once."""
-    from celeriac.compat import connect
-
-    found = []
-    if connect.scheme_of(url := connect.broker_url(app)) in SCHEMES:
-        found.append(broker_options(app, url))
-    if connect.scheme_of(url := connect.result_url(app) or "") in SCHEMES:
-        found.append(backend_options(app, url))
-    return found
+def is_postgres(url: str | None) -> bool:
+    """Whether a URL is of this kind."""
+    return bool(url) and str(url).partition("://")[0] in SCHEMES
 
 
 def safe_url(url: str) -> str:
@@ -81,3 +74,18 @@ def _require_psycopg() -> None:
         import psycopg  # noqa: F401 - to see whether it is there
     except ImportError as error:
         raise MissingExtra("A postgresql:// URL", "postgres") from error
+
+
+def stores(broker: str, results: str | None, app: Any, instead: str | None = None) -> list[Any]:
+    """Every PostgreSQL schema that an app names, each once; reached through the URL ``instead`` if there is one."""
+    options = []
+    if is_postgres(broker):
+        options.append(broker_options(app, instead or broker))
+    if is_postgres(results):
+        options.append(backend_options(app, instead or str(results)))
+    if not options:
+        return []
+    from celeriac.postgres_store import PostgresStore
+
+    found = {store.address: store for store in map(PostgresStore, options)}
+    return list(found.values())

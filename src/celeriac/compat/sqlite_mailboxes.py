@@ -18,6 +18,7 @@ T = TypeVar("T")
 _SQL = statements(__package__ or "", "mailboxes.sql")
 _CREATE = ("create_mailboxes", "create_messages", "create_messages_index", "create_bindings", "create_bindings_index")
 
+
 class SQLiteMailboxes:
     """The mailboxes of one file.  May be used by several threads, and across forks."""
 

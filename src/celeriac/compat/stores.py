@@ -155,7 +155,7 @@ class EngineResults(BaseBackend):
     # -- expiry ----------------------------------------------------------------------------------------------------
 
     @property
-    def supports_autoexpire(self) -> bool:  # type: ignore[override]
+    def supports_autoexpire(self) -> bool:
         """Whether old results go by themselves: a worker of ours deletes them, and stock Celery's beat is to send for it."""
         return hasattr(self.app, "embedded")
 

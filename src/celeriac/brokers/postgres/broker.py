@@ -184,7 +184,10 @@ class PostgresBroker(Broker):
 
     def first_scheduled(self, queue: str, limit: int) -> list[tuple[float, int, bytes]]:
         """When it is due (seconds since the epoch), priority and envelope of what comes first in a queue's schedule."""
-        return [(due, priority, raw) for due, priority, raw in self.database.rows(self._call("first_scheduled", queue, limit))]
+        return [
+            (due, priority, raw)
+            for due, priority, raw in self.database.rows(self._call("first_scheduled", queue, limit))
+        ]
 
     # -- looking ---------------------------------------------------------------------------------------------------
 
