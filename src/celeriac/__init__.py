@@ -2,8 +2,18 @@
 
 from celeriac.compat.app import Celery, upgrade
 from celeriac.compat.snooze import Snooze
-from celeriac.errors import CeleriacError, InvalidPayload, QueueFull
+from celeriac.errors import CeleriacError, InvalidPayload, NotUnique, QueueFull
 from celeriac.policies.retries import Retry
 from celeriac.version import __version__
 
-__all__ = ["CeleriacError", "Celery", "InvalidPayload", "QueueFull", "Retry", "Snooze", "__version__", "upgrade"]
+__all__ = [
+    "CeleriacError",
+    "Celery",
+    "InvalidPayload",
+    "NotUnique",
+    "QueueFull",
+    "Retry",
+    "Snooze",
+    "__version__",
+    "upgrade",
+]

@@ -11,7 +11,7 @@ from celery.result import AsyncResult
 from kombu.exceptions import EncodeError
 from vine import promise
 
-from celeriac.compat import connect, context, sending
+from celeriac.compat import connect, context, declaring, sending
 from celeriac.compat.patterns.payload import payload_of
 from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot
@@ -125,6 +125,7 @@ class Task(celery.Task):
             and getattr(self, "_dump_pydantic_arguments", None) is None
             and not (self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit)
             and not self.expires
+            and not declaring.changes_sending(self)
         )
 
     def schema(self) -> dict[str, Any]:
