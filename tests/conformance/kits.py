@@ -98,9 +98,6 @@ class PostgresKit(Kit):
     def new_backend(self, ttl: int) -> Backend:
         return PostgresBackend(self.options, result_ttl=ttl)
 
-    def new_key_values(self) -> KeyValueStore:
-        raise NotImplementedError("there is no key-value store on PostgreSQL yet")
-
 
 class RabbitKit(Kit):
     """Results are apart, in SQLite."""
