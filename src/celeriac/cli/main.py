@@ -10,6 +10,7 @@ import click
 
 from celeriac.cli.beat import beat
 from celeriac.cli.dead import dead
+from celeriac.cli.migrate_store import migrate_store
 from celeriac.cli.multi import multi
 from celeriac.cli.progress import cancel, progress
 from celeriac.cli.purge import purge
@@ -21,7 +22,20 @@ from celeriac.cli.worker import worker
 from celeriac.compat.command_line import celery_group
 from celeriac.errors import CeleriacError
 
-OWN_COMMANDS = (worker, multi, beat, dead, queues, retries, schedule, release, purge, progress, cancel)
+OWN_COMMANDS = (
+    worker,
+    multi,
+    beat,
+    dead,
+    queues,
+    retries,
+    schedule,
+    release,
+    purge,
+    progress,
+    cancel,
+    migrate_store,
+)
 
 
 def command() -> click.Group:
