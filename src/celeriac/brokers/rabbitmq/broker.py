@@ -17,11 +17,12 @@ from celeriac.brokers.rabbitmq.connection import ChannelClosed, Connection
 from celeriac.brokers.rabbitmq.dead import DeadLetters
 from celeriac.brokers.rabbitmq.keeper import Keeper
 from celeriac.brokers.rabbitmq.leases import Lease, Leases
+from celeriac.brokers.rabbitmq.methods import declare_queue
 from celeriac.brokers.rabbitmq.options import RabbitOptions
 from celeriac.brokers.rabbitmq.owners import Owners, beat_entry, note_entry
 from celeriac.brokers.rabbitmq.publisher import Publisher
 from celeriac.brokers.rabbitmq.suspects import Suspects
-from celeriac.brokers.rabbitmq.topology import Delays, Specs, Topology, declare_queue, plain_queue
+from celeriac.brokers.rabbitmq.topology import Delays, Specs, Topology, plain_queue
 from celeriac.errors import OwnerLost
 from celeriac.message import Delivery, Message
 from celeriac.outcome import Outcome, Settlement
