@@ -312,7 +312,7 @@ def test_wrong_doors_are_told_apart(make, shared_rabbitmq, shared_redis):
     }
     for url, (error, text) in doors.items():
         with pytest.raises(error, match=text):
-            make(url).ping()
+            make(url, answer_timeout=0.5).ping()
 
 
 # -- dead letters ------------------------------------------------------------------------------------------------------
