@@ -252,7 +252,9 @@ class RabbitServer:
         if self._epmd is None:
             program = shutil.which("epmd")
             if program is None:
-                raise ServerMissing("no epmd, which comes with Erlang; on Debian and Ubuntu: sudo apt-get install rabbitmq-server")
+                raise ServerMissing(
+                    "no epmd, which comes with Erlang; on Debian and Ubuntu: sudo apt-get install rabbitmq-server"
+                )
             self._epmd = subprocess.Popen(
                 [*die_with_parent(), program, "-port", str(self._mapper), "-address", "127.0.0.1"], cwd=self.directory,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,

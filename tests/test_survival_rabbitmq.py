@@ -117,7 +117,9 @@ def test_a_partition_during_a_task_neither_doubles_nor_loses_it(shared_rabbitmq,
             stage.wait_for("started", "late")
             with stage.worker(name="near"):
                 proxy.refuse()
-                shared_rabbitmq.eval('[rabbit_networking:close_connection(P, "t") || P <- rabbit_networking:connections()].')
+                shared_rabbitmq.eval(
+                    '[rabbit_networking:close_connection(P, "t") || P <- rabbit_networking:connections()].'
+                )
                 assert [each.get(timeout=20) for each in stage.send_many("note", ["a", "b"])] == ["a", "b"]
                 stage.effects.open_gate("gate")
                 stage.wait_for("ran", "early")

@@ -421,4 +421,3 @@ class RabbitBroker(Broker):
             self._keeper = None
         for connection in (self._consuming, self._publishing, self._watching):
             connection.close()
-

@@ -14,8 +14,9 @@ from typing import Any
 
 from celeriac.broker import DeadMessage
 from celeriac.brokers.rabbitmq import properties, wire
-from celeriac.brokers.rabbitmq.connection import WORK, ChannelClosed, Connection, Entry
-from celeriac.brokers.rabbitmq.methods import bind_queue, declare_exchange, declare_queue, delete_queue
+from celeriac.brokers.rabbitmq.connection import WORK, ChannelClosed, Connection
+from celeriac.brokers.rabbitmq.methods import bind_queue, declare_exchange, declare_lock, declare_queue, delete_queue
+from celeriac.brokers.rabbitmq.wire import Entry
 from celeriac.errors import StoreUnavailable
 from celeriac.message import Delivery
 from celeriac.outcome import DeadLetter
@@ -116,7 +117,7 @@ class DeadLetters:
         deadline = time.monotonic() + self._connection.options.answer_timeout
         while True:
             try:
-                self._connection.call(declare_queue(LOCK, exclusive=True, durable=False))
+                self._connection.call(declare_lock(LOCK))
             except ChannelClosed as error:
                 if error.code != 405:
                     raise

@@ -45,10 +45,15 @@ class _ExchangeBind(commands.Exchange.Bind):
 
 def declare_queue(
     name: str, arguments: dict[str, Any] | None = None, *, passive: bool = False, durable: bool = True,
-    exclusive: bool = False, auto_delete: bool = False,
+    auto_delete: bool = False,
 ) -> Frame:  # fmt: skip
     """``queue.declare``."""
-    return _QueueDeclare(0, name, passive, durable, exclusive, auto_delete, nowait=False, arguments=arguments or {})
+    return _QueueDeclare(0, name, passive, durable, auto_delete=auto_delete, nowait=False, arguments=arguments or {})
+
+
+def declare_lock(name: str) -> Frame:
+    """``queue.declare`` of a queue that one connection has for itself, and that goes with it."""
+    return _QueueDeclare(0, name, passive=False, durable=False, exclusive=True, nowait=False, arguments={})
 
 
 def bind_queue(name: str, exchange: str, routing_key: str, arguments: dict[str, Any] | None = None) -> Frame:

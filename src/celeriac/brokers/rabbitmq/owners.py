@@ -23,8 +23,16 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from celeriac.brokers.rabbitmq import notes, properties, wire
-from celeriac.brokers.rabbitmq.connection import WORK, ChannelClosed, Connection, Entry
-from celeriac.brokers.rabbitmq.methods import bind_queue, declare_exchange, declare_queue, delete_queue, unbind_queue
+from celeriac.brokers.rabbitmq.connection import WORK, ChannelClosed, Connection
+from celeriac.brokers.rabbitmq.methods import (
+    bind_queue,
+    declare_exchange,
+    declare_lock,
+    declare_queue,
+    delete_queue,
+    unbind_queue,
+)
+from celeriac.brokers.rabbitmq.wire import Entry
 from celeriac.errors import StoreUnavailable
 from celeriac.message import Delivery
 
@@ -107,7 +115,7 @@ class Owners:
         pause = 0.002
         while True:
             try:
-                self._connection.call(declare_queue(LOCK, exclusive=True, durable=False))
+                self._connection.call(declare_lock(LOCK))
             except ChannelClosed as error:
                 if error.code != 405:
                     raise
@@ -158,9 +166,7 @@ class Owners:
             if owner in registry:
                 if self.read(owner):
                     return False
-                self._connection.call(
-                    delete_queue(lease_queue(owner)), delete_queue(beat_queue(owner))
-                )
+                self._connection.call(delete_queue(lease_queue(owner)), delete_queue(beat_queue(owner)))
                 del registry[owner]
         return True
 
@@ -178,7 +184,7 @@ class Owners:
 
     def expired(self, limit: int) -> list[str]:
         """Owners whose beat has run out, and condemned ones whose rescue was cut short."""
-        found = []
+        found: list[str] = []
         with self.locked() as registry:
             for owner, known in registry.items():
                 if len(found) >= limit:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from celeriac.brokers.rabbitmq import wire
-from celeriac.brokers.rabbitmq.connection import Connection, Entry
+from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.dead import DeadLetters, letter_entry
 from celeriac.brokers.rabbitmq.methods import purge_queue
 from celeriac.brokers.rabbitmq.topology import Delays, Topology, delay_route, ticks_until
+from celeriac.brokers.rabbitmq.wire import Entry
 from celeriac.errors import QueueFull, StoreFull, Unroutable
 from celeriac.message import Message
 from celeriac.outcome import Outcome
@@ -43,7 +44,9 @@ class Publisher:
             raise QueueFull(f"{names} has reached its maximum length: {len(published.refused)} messages were refused")
         if published.unroutable:
             exchange, key = min(published.unroutable)
-            raise Unroutable(f"no queue is bound to exchange {exchange!r} for routing key {key!r}; nothing gets the message")
+            raise Unroutable(
+                f"no queue is bound to exchange {exchange!r} for routing key {key!r}; nothing gets the message"
+            )
 
     def _entry(self, message: Message) -> Entry:
         queue, raw = message.queue, message.raw
@@ -118,4 +121,3 @@ def _messages(outcome: Outcome) -> list[Message | None]:
     if outcome.dead is not None:
         found.append(None)
     return found
-

@@ -134,7 +134,8 @@ def level_name(level: int) -> str:
 def ticks_until(due: float, now: float | None = None) -> int:
     """Whole ticks until a moment (seconds since the epoch), rounded up; 0 when it is past."""
     left = due - (time.time() if now is None else now)
-    return min(max(0, -int(-left // TICK)), 2**LEVELS - 1)
+    ticks: int = min(max(0, -int(-left // TICK)), (1 << LEVELS) - 1)
+    return ticks
 
 
 def delay_word(queue: str) -> str:
@@ -201,8 +202,5 @@ class Delays:
             )
         except ChannelClosed:  # nothing was ever delayed
             return 0
-        return sum(answer.message_count for answer in answers)
-
-    def purge(self, queue: str) -> int:
-        """Delayed messages of one queue cannot be told from others', so none of them is thrown away."""
-        return 0
+        total: int = sum(answer.message_count for answer in answers)
+        return total
