@@ -108,7 +108,7 @@ class Broker(ABC):
         All or nothing.  When it returns, the store has accepted them with its configured durability.
         """
 
-    def prepare(self, queues: Sequence[str]) -> None:
+    def prepare(self, queues: Sequence[str]) -> None:  # noqa: B027 - most stores have nothing to prepare
         """See to it that queues exist and get what their exchanges have for them, where a store has such things."""
 
     def publish_claimed(
