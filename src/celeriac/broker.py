@@ -20,8 +20,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from celeriac.backend import Backend
+from celeriac.errors import StoreUnavailable
+from celeriac.keyvalue import Claim, KeyValueStore, Namespace, holder_of
 from celeriac.message import Delivery, Message
-from celeriac.outcome import Outcome, Settlement
+from celeriac.outcome import KeyWrite, Outcome, Settlement
+
+CLAIM_SECONDS = 10.0
+"""How long a key is claimed for a message that is not known to be sent yet, where the two are in different stores.  Shorter than a
+publish may take, and a second message is sent meanwhile; longer, and a producer that died keeps its key for longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,41 @@ class Broker(ABC):
 
         All or nothing.  When it returns, the store has accepted them with its configured durability.
         """
+
+    def publish_claimed(
+        self, messages: Sequence[Message], claims: Sequence[Claim | None], store: KeyValueStore
+    ) -> list[bytes | None]:
+        """Publish messages of which some are sent only if nobody holds their key.
+
+        In one transaction where the keys are in the broker's own store (:meth:`shares_keys`).  Else a key is claimed for a
+        short time first, and for its whole time once the message is sent: a producer that dies in between frees it by that.
+
+        Args:
+            messages: as for :meth:`publish`.
+            claims: for each message; ``None``: it is sent in any case.
+            store: where the keys are.
+
+        Returns:
+            For each message ``None`` if it was sent, else the value of the key that somebody holds.
+        """
+        found: list[bytes | None] = []
+        for claim in claims:
+            value = store.claim(claim._replace(ttl=min(claim.ttl, CLAIM_SECONDS))) if claim else None
+            # A key that this very message holds was claimed by a call of unknown fate.
+            found.append(None if claim and value and holder_of(value) == claim.holder else value)
+        wanted = [(message, claim) for message, claim, value in zip(messages, claims, found, strict=True) if not value]
+        try:
+            if wanted:
+                self.publish([message for message, _ in wanted])
+        except StoreUnavailable:
+            raise  # it may have been sent
+        except Exception:
+            store.apply([KeyWrite(claim.space, claim.name, claim.holder) for _, claim in wanted if claim])
+            raise
+        for claim, value in zip(claims, found, strict=True):
+            if claim and (claim.replace or not value):
+                store.renew(Namespace(claim.space), claim.name, holder_of(value) if value else claim.holder, claim.ttl)
+        return found
 
     # -- lease, settle, release ------------------------------------------------------------------------------------
 
@@ -203,6 +244,10 @@ class Broker(ABC):
     @abstractmethod
     def shares_store(self, backend: Backend | None) -> bool:
         """Whether this broker writes that backend's results itself, in the same atomic settle."""
+
+    def shares_keys(self, store: KeyValueStore) -> bool:
+        """Whether this broker writes that store's keys itself, in the same atomic publish and settle."""
+        return False
 
     @abstractmethod
     def ping(self) -> None:

@@ -11,10 +11,15 @@
     │   ├── StoreFull             out of memory or disk: try again when there is room
     │   └── SchemaError           the store holds data of a newer version, or the server is too old
     ├── OwnerLost                 this worker's leases were taken over; what it holds is no longer its own
-    └── QueueFull                 the queue's maximum length is reached
+    ├── QueueFull                 the queue's maximum length is reached
+    ├── InvalidPayload            arguments that do not fit the task's signature; also a ValueError
+    └── Snooze                    raised by a task to run later, no attempt counted (celeriac.compat.snooze)
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 
 class CeleriacError(Exception):
@@ -67,3 +72,41 @@ class OwnerLost(CeleriacError):
 
 class QueueFull(CeleriacError):
     """The queue has reached its maximum length; nothing was sent."""
+
+
+class FieldReason(NamedTuple):
+    """What is wrong with one field of a payload."""
+
+    field: str
+    """Where it is, from the parameter's name on: ``order.lines.0.quantity``.  Empty: the arguments as a whole."""
+    message: str
+    """For people."""
+    kind: str
+    """For programs: pydantic's name of the error, such as ``missing`` or ``greater_than``."""
+
+
+class InvalidPayload(CeleriacError, ValueError):
+    """Arguments that do not fit the signature of their task.  Nothing was sent, or nothing was run.
+
+    Args:
+        task: the task's name.
+        reasons: what is wrong, field by field; triples of text will do (result stores keep the arguments of an exception as JSON).
+    """
+
+    refused = False
+    """Whether a worker refused a message for it, in place of its sender being told."""
+
+    def __init__(self, task: str, reasons: Iterable[Iterable[Any]]) -> None:
+        self.task = task
+        self.reasons = tuple(FieldReason(*map(str, reason)) for reason in reasons)
+        super().__init__(task, [list(reason) for reason in self.reasons])
+
+    def __str__(self) -> str:
+        told = "; ".join(
+            f"{reason.field}: {reason.message}" if reason.field else reason.message for reason in self.reasons
+        )
+        return f"{self.task} cannot take these arguments: {told}"
+
+    def report(self) -> str:
+        """One line for each field, with the kind of the error."""
+        return "".join(f"{each.field or '(arguments)'}: {each.message} [{each.kind}]\n" for each in self.reasons)

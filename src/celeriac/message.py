@@ -16,6 +16,10 @@ CRASHES_HEADER = "celeriac-crashes"
 """Header with the number of processes that died while they ran this message.  Absent means none."""
 
 
+ADMITTED_HEADER = "celeriac-admitted"
+"""Header of a message that a rate limit has let in for the moment at which it is due."""
+
+
 class Message(NamedTuple):
     """A message on its way to a queue."""
 

@@ -9,14 +9,16 @@ import pytest
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
-from tests.conformance.kits import Kit, RedisKit, SQLiteKit, owner_of
+from tests.conformance.kits import Kit, PostgresKit, RedisKit, SQLiteKit, owner_of
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def kit(request, tmp_path) -> Iterator[Kit]:
     with ExitStack() as stack:
         if request.param == "sqlite":
             yield SQLiteKit(stack, tmp_path / "celeriac.sqlite3")
+        elif request.param == "postgres":
+            yield PostgresKit(stack, request.getfixturevalue("postgres_url"))
         else:
             yield RedisKit(stack, request.getfixturevalue("redis_url"))
 

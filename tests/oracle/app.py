@@ -11,7 +11,7 @@ import celery
 from celery import states
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
-from tests.oracle.notebook import note, visits
+from tests.oracle.notebook import note, stored_state, text_of, visits
 
 QUEUES = ("celery", "second")
 SETTINGS: dict[str, Any] = {
@@ -331,6 +331,11 @@ def errback(request, exc, traceback, *, tag, label):
     note(tag, "errback", label, request.id, 0, exc=exc, parent=request.parent_id, has_traceback=bool(traceback))
 
 
+def looking_errback(request, exc, traceback, *, tag, label):
+    """Looks at the result of the task that failed, as somebody else would whom it tells."""
+    note(tag, "errback", label, request.id, 0, state=stored_state(request.id))
+
+
 def old_errback(task_id, *, tag, label):
     """An error callback of the old style: it takes the failed task's id."""
     note(tag, "old_errback", label, task_id, 0)
@@ -379,6 +384,19 @@ class RaisesBefore(Watched):
         raise RuntimeError("before_start")
 
 
+class Looking(Watched):
+    """Looks at its own result in each handler."""
+
+    abstract = True
+
+    def _note(self, event, task_id, kwargs, **details):
+        result = self.AsyncResult(task_id)
+        super()._note(event, task_id, kwargs, seen=[result.state, text_of(result.result), result.ready()])
+
+    def on_retry(self, exc, task_id, args, kwargs, einfo):
+        """The next try may have written something already."""
+
+
 class Tasks:
     """The tasks of one app."""
 
@@ -418,6 +436,8 @@ class Tasks:
             **bound,
         )(auto)
         self.errback = app.task(shared=False, name="errback")(errback)
+        self.looking = app.task(shared=False, name="looking", **{**bound, "base": Looking})(step)
+        self.looking_errback = app.task(shared=False, name="looking_errback")(looking_errback)
         self.old_errback = app.task(shared=False, name="old_errback")(old_errback)
         self.raising = app.task(shared=False, name="raising", bind=True, base=RaisingHandlers)(handler_raises)
         self.raises_at_the_end = app.task(shared=False, name="raises_at_the_end", bind=True, base=RaisesAtTheEnd)(step)

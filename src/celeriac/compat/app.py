@@ -14,13 +14,21 @@ from celery.utils.functional import maybe_list
 from celery.utils.time import maybe_iso8601
 from kombu.utils.uuid import uuid
 
-from celeriac.compat import connect, sending
+from celeriac.compat import connect, declaring, sending
+from celeriac.compat.patterns import payload as typed_payloads
 from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot, watch
 from celeriac.compat.stores import result_class
 from celeriac.compat.task import Result
 
 OMITTED: Any = object()
+
+TASK_CLASSES: dict[Any, str] = {
+    "celery.app.task:Task": "celeriac.compat.task:Task",
+    "celery.contrib.django.task:DjangoTask": "celeriac.compat.django_task:DjangoTask",
+}
+"""What stands in for Celery's base classes of tasks.  Celery itself chooses the second in a Django project, for an app that
+brings none of its own, which is why this is no attribute of the class."""
 
 
 class Celery(celery.Celery):
@@ -30,13 +38,30 @@ class Celery(celery.Celery):
     results, safe for many processes.
     """
 
-    task_cls = "celeriac.compat.task:Task"
+    task_cls: Any
     embedded = True
     """Whether the embedded default applies.  Not to apps that were upgraded: for them no broker means Celery's default."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.add_defaults(lambda: {"broker_url": connect.EMBEDDED_URL})
+        chosen: Any = self.task_cls
+        self.task_cls = TASK_CLASSES.get(chosen, chosen)
+
+    # -- tasks -----------------------------------------------------------------------------------------------------
+
+    def _task_from_fun(self, fun: Any, name: Any = None, base: Any = None, bind: bool = False, **options: Any) -> Any:
+        """As Celery's, with the options that Celery does not have checked.  Raises ``ConfigurationError``."""
+        is_new = (name or self.gen_task_name(fun.__name__, fun.__module__)) not in self._tasks
+        task = super()._task_from_fun(fun, name=name, base=base, bind=bind, **options)
+        if is_new:
+            declaring.check_task(task, options)
+        return task
+
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """As Celery's, for a task that is a class, with the options that Celery does not have checked."""
+        task = super().register_task(task, **options)
+        declaring.check_task(task, declaring.own_attributes(task))
+        return task
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -79,6 +104,8 @@ class Celery(celery.Celery):
             kombu.exceptions.OperationalError: the broker could not be reached, or has no room.
             kombu.exceptions.EncodeError: the arguments cannot be serialised.
         """
+        if task_type is None:
+            args, kwargs, options = self._typed(name, args, kwargs, options)
         task_id = task_id or uuid()
         settings = snapshot(self)
         options = self._execution_options(name, task_type, options)
@@ -112,6 +139,11 @@ class Celery(celery.Celery):
         if add_to_parent and parent:
             parent.add_trail(result)
         return result
+
+    def _typed(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+        """Arguments and options of a task that is sent by name, checked if its payload is known here to be typed."""
+        payload = getattr(self._tasks.get(name), "celeriac_payload", None)
+        return (args, kwargs, options) if payload is None else typed_payloads.outgoing(payload, args, kwargs, options)
 
     def _execution_options(self, name: str, task_type: Any, options: dict[str, Any]) -> dict[str, Any]:
         """The task's own options under those of the call, for a task that is sent by name but known here."""
@@ -159,6 +191,10 @@ class Celery(celery.Celery):
 
     def _load_config(self) -> Any:
         conf = super()._load_config()
+        if (
+            self.embedded
+        ):  # in the last of the maps: whatever names a broker, a configuration module too, comes before it
+            conf.maps[-1]["broker_url"] = connect.EMBEDDED_URL
         watch(conf)
         return conf
 

@@ -9,6 +9,7 @@ import celery
 from kombu.utils.url import maybe_sanitize_url
 
 from celeriac.compat import connect, connect_sqlite
+from celeriac.compat.refusals import unneeded
 from celeriac.version import __version__
 
 
@@ -64,7 +65,7 @@ def _tasks(worker: Any) -> list[str]:
 def _differences(worker: Any) -> list[str]:
     """Settings under which this worker does something else than Celery's would, and how to turn it back."""
     lost = worker.app.conf.task_reject_on_worker_lost
-    notes = []
+    notes = unneeded(worker.app)
     if worker.options.engine.prefetch:
         notes.append(
             "prefetch is bounded by time (20 ms of work a slot), not by worker_prefetch_multiplier; 1 means none"

@@ -12,6 +12,7 @@ from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.compat import connect_redis, connect_sqlite
 from celeriac.errors import ConfigurationError
+from celeriac.keyvalue import KeyValueStore
 
 EMBEDDED_FILE = "celeriac.sqlite3"
 """The embedded default, in the current directory."""
@@ -60,6 +61,13 @@ BACKENDS: dict[str, Callable[[Any, str], Backend]] = {
 """The result stores, by the scheme of their URL.  Any other is Celery's own class's business."""
 
 
+KEY_VALUES: dict[str, Callable[[Any, str], KeyValueStore]] = {
+    "sqlite": connect_sqlite.open_key_values,
+    **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_key_values),
+}
+"""The key-value stores, by the scheme of a broker's or a result store's URL."""
+
+
 def has_engine(url: str) -> bool:
     """Whether there is an engine for a broker at this URL."""
     return scheme_of(url) in BROKERS
@@ -87,6 +95,29 @@ def open_backend(app: Any) -> Backend | None:
     url = result_url(app)
     opener = BACKENDS.get(scheme_of(url)) if url else None
     return opener(app, str(url)) if opener is not None else None
+
+
+def open_key_values(app: Any) -> KeyValueStore:
+    """A new object for the store of what policies share: the broker's, else the result store's, or ``celeriac_state_url``.
+
+    Raises:
+        ConfigurationError: neither can keep it; the text names the way out.
+    """
+    url = check_key_values(app)
+    return KEY_VALUES[scheme_of(url)](app, url)
+
+
+def check_key_values(app: Any) -> str:
+    """The URL of the store that :func:`open_key_values` opens.  Raises ``ConfigurationError`` as it does."""
+    candidates = [app.conf.get("celeriac_state_url") or "", broker_url(app), result_url(app) or ""]
+    for url in filter(None, candidates):
+        if scheme_of(url) in KEY_VALUES:
+            return url
+    known = ", ".join(f"{scheme}://" for scheme in sorted(KEY_VALUES))
+    raise ConfigurationError(
+        "This needs a store for what workers share, and neither the broker nor the result store is one: "
+        f"set celeriac_state_url to one of {known}"
+    )
 
 
 def result_url(app: Any) -> str | None:
@@ -140,3 +171,12 @@ def producer(app: Any) -> Broker:
 
 def _open_producer(app: Any) -> Broker:
     return open_broker(app, answer_seconds=PRODUCER_ANSWER_SECONDS)
+
+
+_key_values = PerProcess()
+
+
+def key_values(app: Any) -> KeyValueStore:
+    """The key-value store of this app, one object per process.  Raises ``ConfigurationError`` as :func:`open_key_values`."""
+    store: KeyValueStore = _key_values.get(app, open_key_values)
+    return store

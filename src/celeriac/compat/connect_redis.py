@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
 
 from kombu.utils.imports import symbol_by_name
 
@@ -11,6 +11,7 @@ from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.compat.durations import whole_seconds
 from celeriac.errors import ConfigurationError, MissingExtra
+from celeriac.keyvalue import KeyValueStore
 
 SCHEMES = frozenset({"redis", "rediss", "redis+socket", "sentinel", "unix"})
 
@@ -28,12 +29,15 @@ without."""
 
 def open_broker(app: Any, url: str, answer_seconds: float | None, results: Backend | None) -> Broker:
     """A broker for this app and URL (see :data:`celeriac.compat.connect.BROKERS`)."""
-    return _broker(redis_options(app, url, answer_seconds), results)
+    options = redis_options(app, url, answer_seconds)
+    from celeriac.brokers.redis import RedisBroker
+
+    return RedisBroker(options, getattr(results, "keys", None))
 
 
 def open_backend(app: Any, url: str) -> Backend:
     """A result store for this app and URL."""
-    options = redis_options(app, url, None, result_store=True)
+    options = redis_options(app, _with_address(url, app.conf), None, result_store=True)
     from celeriac.backends.redis import RedisBackend
 
     conf = app.conf
@@ -49,10 +53,12 @@ def open_backend(app: Any, url: str) -> Backend:
     )
 
 
-def _broker(options: Any, results: Backend | None) -> Broker:
-    from celeriac.brokers.redis import RedisBroker
+def open_key_values(app: Any, url: str) -> KeyValueStore:
+    """A key-value store for this app and URL, with the broker's options."""
+    _require_redis()
+    from celeriac.keyvalues.redis import RedisKeyValues
 
-    return RedisBroker(options, getattr(results, "keys", None))
+    return RedisKeyValues(redis_options(app, url, None))
 
 
 def redis_options(app: Any, url: str, answer_seconds: float | None, *, result_store: bool = False) -> Any:
@@ -78,6 +84,21 @@ def redis_options(app: Any, url: str, answer_seconds: float | None, *, result_st
     if "sep" in transport:
         known["separator"] = transport["sep"]
     return RedisOptions(redis_url(url, tls=bool(use_ssl)), **known)
+
+
+def _with_address(url: str, conf: Any) -> str:
+    """Celery's result store takes what its URL leaves out from settings of their own."""
+    parts = urlsplit(url if "://" in url else f"{url}://")
+    if (
+        parts.netloc
+        or parts.scheme == "redis+socket"
+        or not (conf.redis_host or conf.redis_port or conf.redis_db or conf.redis_password)
+    ):
+        return url
+    user, password = quote(conf.redis_username or "", safe=""), quote(conf.redis_password or "", safe="")
+    login = f"{user}:{password}@" if user or password else ""
+    address = f"{login}{conf.redis_host or 'localhost'}:{conf.redis_port or 6379}"
+    return urlunsplit((parts.scheme, address, parts.path.strip("/") or str(conf.redis_db or 0), parts.query, ""))
 
 
 def redis_url(url: str, *, tls: bool = False) -> str:

@@ -12,6 +12,8 @@ from celeriac.broker import Broker
 from celeriac.brokers.sqlite import SQLiteBroker
 from celeriac.compat.durations import seconds
 from celeriac.errors import ConfigurationError
+from celeriac.keyvalue import KeyValueStore
+from celeriac.keyvalues.sqlite import SQLiteKeyValues
 
 
 def sqlite_path(url: str) -> Path:
@@ -37,3 +39,8 @@ def open_broker(app: Any, url: str, answer_seconds: float | None, results: Backe
 def open_backend(app: Any, url: str) -> Backend:
     """A result store for this app and URL."""
     return SQLiteBackend(sqlite_path(url), result_ttl=seconds(app.conf.result_expires))
+
+
+def open_key_values(app: Any, url: str) -> KeyValueStore:
+    """A key-value store for this app and URL."""
+    return SQLiteKeyValues(sqlite_path(url))

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
+
 from celeriac.compat import connect
 from celeriac.errors import ConfigurationError
 from celeriac.settings import EngineSettings
@@ -25,6 +27,9 @@ CELERY_POOL_CLASSES = {
     "celery.concurrency.solo": "solo",
 }
 
+CELERY_POOLS = {"processes": "prefork", "threads": "threads", "asyncio": "threads", "solo": "solo"}
+"""The pools, and those of Celery's that an app may take them for."""
+
 DEFAULT_CONCURRENCY = {"threads": None, "asyncio": 100, "solo": 1}
 
 OWN_SETTINGS = {
@@ -43,6 +48,7 @@ class WorkerOptions:
     engine: EngineSettings
     time_limit: float | None
     soft_time_limit: float | None
+    disable_rate_limits: bool
     task_events: bool
     http_host: str
     http_port: int | None
@@ -84,6 +90,7 @@ def worker_options(app: Any, hostname: str, given: dict[str, Any]) -> WorkerOpti
         engine=engine,
         time_limit=either("time_limit", "task_time_limit"),
         soft_time_limit=either("soft_time_limit", "task_soft_time_limit"),
+        disable_rate_limits=bool(either("disable_rate_limits", "worker_disable_rate_limits")),
         task_events=bool(either("task_events", "worker_send_task_events")),
         http_host=given.get("http_host") or conf.get("celeriac_http_host") or "0.0.0.0",
         http_port=either("http_port", "celeriac_http_port"),
@@ -117,6 +124,8 @@ def concurrency_of(asked: Any, pool: str) -> int:
     """How many tasks at once."""
     if pool == "solo":
         return 1
+    if is_auto_concurrency(asked):
+        return int(cpu_budget(use_cgroup_quota=pool == "processes").count)
     if isinstance(asked, str) and asked.isdigit():
         asked = int(asked)
     if isinstance(asked, int) and asked > 0:

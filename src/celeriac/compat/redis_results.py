@@ -7,6 +7,7 @@ from typing import Any
 from celery.backends.redis import RedisBackend, SentinelBackend
 
 from celeriac.compat.collected import collected, collected_part
+from celeriac.compat.unsettled import store_before_errbacks, unsettled
 
 
 def results_of(scheme: str) -> Any:
@@ -42,6 +43,14 @@ def _collecting(base: Any) -> Any:
             if collected(self, task_id, result, state, traceback, request):
                 return result
             return super()._store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
+
+        def _get_task_meta_for(self, task_id: str) -> Any:
+            payload = unsettled(task_id)
+            return super()._get_task_meta_for(task_id) if payload is None else self.decode_result(payload)
+
+        def _call_task_errbacks(self, request: Any, exc: Any, traceback: Any) -> None:
+            store_before_errbacks(self, request)
+            super()._call_task_errbacks(request, exc, traceback)
 
         def on_chord_part_return(
             self, request: Any, state: str, result: Any, propagate: Any = None, **kwargs: Any

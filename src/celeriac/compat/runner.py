@@ -27,10 +27,15 @@ from kombu.serialization import prepare_accept_content
 from celeriac.compat import chords, context, followups
 from celeriac.compat.collect import Collector, collecting, current_collector
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
-from celeriac.compat.envelope import decode, decode_body, priority_of
+from celeriac.compat.declaring import policies_of
+from celeriac.compat.envelope import decode, decode_body
+from celeriac.compat.guarding import Guard, abandoned
 from celeriac.compat.jobs import Plan, Request, TaskJob
+from celeriac.compat.outside_loop import OutsideLoop
+from celeriac.compat.rate_limits import ADMITTED_HEADER, Buckets, interval_of
 from celeriac.compat.records import PlainRecords
 from celeriac.compat.sending import due_at
+from celeriac.compat.snooze import Snooze
 from celeriac.compat.verdicts import (
     Verdicts,
     as_given,
@@ -40,11 +45,15 @@ from celeriac.compat.verdicts import (
     ignores_result,
     make_request,
     one_line,
+    parked,
+    snoozed,
 )
 from celeriac.compat.worker_request import announce
 from celeriac.engine.runner import Fate
+from celeriac.errors import InvalidPayload
 from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery, Message
 from celeriac.outcome import DeadReason, Outcome, ReadyChord, State
+from celeriac.policy import Finish, Postpone, Refuse, Verdict
 from celeriac.pool import Job
 from celeriac.telemetry.bus import Bus
 from celeriac.telemetry.events import TaskDeadLettered, TaskFinished, TaskReceived, TaskStarted
@@ -70,13 +79,17 @@ class CeleryRunner:
     def __init__(
         self, app: Any, hostname: str, bus: Bus, *, time_limit: float | None = None,
         soft_time_limit: float | None = None, max_crashes: int = 3, stores_apart: bool = False,
+        buckets: Buckets | None = None,
     ) -> None:  # fmt: skip
-        """``stores_apart``: broker and results are not written together, so a redelivery may find a final result."""
+        """``stores_apart``: broker and results are not written together, so a redelivery may find a final result.  ``buckets``:
+        the tasks' rate limits, unless they are off.
+        """
         self._app = app
         self._hostname = hostname
         self._bus = bus
         self._limits = (soft_time_limit, time_limit)
         self._stores_apart = stores_apart
+        self._buckets = buckets
         self._plans: dict[str, Plan] = {}
         self._accept = set(prepare_accept_content(app.conf.accept_content))
         self._inherit_priority = bool(app.conf.task_inherit_parent_priority)
@@ -124,8 +137,8 @@ class CeleryRunner:
 
     # -- decode ----------------------------------------------------------------------------------------------------
 
-    def prepare(self, delivery: Delivery) -> Job | Outcome:
-        """See :class:`~celeriac.engine.runner.Runner`."""
+    def prepare(self, delivery: Delivery, *, to_run: bool = True) -> Job | Outcome:
+        """See :class:`~celeriac.engine.runner.Runner`.  Without ``to_run`` no rate limit applies: it is about one that has run."""
         headers: Any = None
         try:
             envelope = decode(delivery.raw)
@@ -133,10 +146,10 @@ class CeleryRunner:
             if not headers or "task" not in headers:
                 headers = self._first_protocol(envelope)
             job = self._job(delivery, envelope, headers)
-            if headers.get("eta") is not None:
-                due = due_at(self._app, headers["eta"])
-                if due is not None and due > time.time():
-                    return self._park(job, due)
+            if job.plan.interval or headers.get("eta") is not None:
+                parked = self._too_early(job, headers, to_run=to_run)
+                if parked is not None:
+                    return parked
         except UnknownTask as error:
             return self._verdicts.malformed(delivery, DeadReason.UNKNOWN_TASK, error, headers)
         except Exception as error:
@@ -163,7 +176,11 @@ class CeleryRunner:
         task = self._app.tasks.get(name) if isinstance(name, str) else None
         if task is None:
             raise UnknownTask(f"{name!r} is not a registered task of this worker; is its module imported?")
-        plan = self._plans[name] = Plan(task, *self._limits)
+        plan = Plan(task, *self._limits)
+        plan.policies = policies_of(self._app, task)
+        if self._buckets is not None and task.rate_limit:
+            plan.interval = interval_of(task.rate_limit)
+        self._plans[name] = plan
         return plan
 
     def _first_protocol(self, envelope: dict[str, Any]) -> dict[str, Any]:
@@ -178,10 +195,16 @@ class CeleryRunner:
         headers["root_id"] = body.get("id")
         return headers
 
-    def _park(self, job: TaskJob, due: float) -> Outcome:
-        """Not due yet: to the broker's schedule, as it is."""
-        message = Message(job.delivery.queue, job.delivery.raw, priority_of(job.envelope), due)
-        return Outcome(job.delivery, State.SNOOZED, publish=(message,))
+    def _too_early(self, job: TaskJob, headers: dict[str, Any], *, to_run: bool) -> Outcome | None:
+        """What becomes of a task whose ETA, or whose rate limit, does not let it run yet; ``None`` when it may."""
+        due = due_at(self._app, headers.get("eta"))
+        if due is not None and due > time.time():
+            return parked(job, due)
+        interval = job.plan.interval
+        if not (interval and to_run and self._buckets is not None) or ADMITTED_HEADER in headers:
+            return None
+        wait, booked = self._buckets.admit(job.name, interval)
+        return parked(job, time.time() + wait, admitted=booked) if wait else None
 
     def _body(self, job: TaskJob) -> tuple[Any, Any, Any]:
         body = decode_body(job.envelope, self._accept)
@@ -203,7 +226,15 @@ class CeleryRunner:
         """See :class:`~celeriac.engine.runner.Runner`."""
         request = self._open(job)
         if isinstance(request, Outcome):
-            return request
+            return self._abandoned(job, request)
+        if not job.plan.policies:
+            return self._run(job, request)
+        guard = Guard(job.plan.policies, job, request)
+        verdict = guard.enter()
+        outcome = self._run(job, request) if verdict is None else self._ruled(job, request, verdict)
+        return guard.leave(outcome)
+
+    def _run(self, job: TaskJob, request: Request) -> Outcome:
         plan = job.plan
         stack = plan.task.request_stack
         outer_tasks, outer_requests = context.task_stack.enter(plan.task), stack.enter(request)
@@ -222,24 +253,59 @@ class CeleryRunner:
 
     async def run_async(self, job: Any) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
-        request = self._open(job)
+        with OutsideLoop():
+            request = self._open(job)
         if isinstance(request, Outcome):
-            return request
+            return self._abandoned(job, request)
+        if not job.plan.policies:
+            return await self._run_async(job, request)
+        guard = Guard(job.plan.policies, job, request)
+        # Policies go to a store and wait for it: in another thread, so that the other coroutines go on.
+        verdict = await asyncio.to_thread(guard.enter)
+        if verdict is None:
+            outcome = await self._run_async(job, request)
+        else:
+            with OutsideLoop():
+                outcome = self._ruled(job, request, verdict)
+        return await asyncio.to_thread(guard.leave, outcome)
+
+    async def _run_async(self, job: TaskJob, request: Request) -> Outcome:
         plan = job.plan
         stack = plan.task.request_stack
         outer_tasks, outer_requests = context.task_stack.enter(plan.task), stack.enter(request)
         state, value = "FAILURE", None
         try:
-            self._before(job, request)
+            with OutsideLoop():
+                self._before(job, request)
             value = await interruptible(plan.fun(*request.args, **request.kwargs), job)
-            outcome, state = self._succeed(job, request, value)
+            with OutsideLoop():
+                outcome, state = self._succeed(job, request, value)
         except BaseException as error:
-            outcome, state, value = self._stopped(job, request, error)
+            with OutsideLoop():
+                outcome, state, value = self._stopped(job, request, error)
         finally:
-            self._after(job, request, state, value)
+            with OutsideLoop():
+                self._after(job, request, state, value)
             stack.leave(outer_requests)
             context.task_stack.leave(outer_tasks)
         return self._finished(job, outcome) if self._bus.listening else outcome
+
+    def _ruled(self, job: TaskJob, request: Request, verdict: Verdict) -> Outcome:
+        """What a policy's verdict comes to; the body is not run."""
+        with context.current(job.plan.task, request):
+            if isinstance(verdict, Finish):
+                return self._success(job, request, verdict.value)
+            if isinstance(verdict, Refuse):
+                outcome = self._verdicts.failed(job, verdict.error, verdict.reason)
+                return outcome if verdict.dead_letter else outcome._replace(dead=None)
+        trace_log.info("Task %s[%s] is not run: %s", job.name, job.task_id, verdict.reason)
+        if isinstance(verdict, Postpone):
+            return parked(job, time.time() + verdict.seconds)
+        return Outcome(job.delivery, State.IGNORED)
+
+    def _abandoned(self, job: TaskJob, outcome: Outcome) -> Outcome:
+        """Every outcome of a job that did not go through its policies goes through here."""
+        return abandoned(job, self._verdicts.request_of(job), outcome) if job.plan.policies else outcome
 
     def _open(self, job: TaskJob) -> Request | Outcome:
         """Decode the arguments and see whether the task is still to run."""
@@ -318,7 +384,10 @@ class CeleryRunner:
 
     def _succeed(self, job: TaskJob, request: Request, value: Any) -> tuple[Outcome, str]:
         outcome = self._success(job, request, value)
+        request.__dict__["recorded"] = outcome.results
         plan = job.plan
+        if plan.policies:
+            job.value = value
         if plan.on_success is not None:
             try:
                 plan.on_success(value, job.task_id, request.args, request.kwargs)
@@ -367,6 +436,7 @@ class CeleryRunner:
         """A body that raised.  The outcome, Celery's name of the state, and the value for its handlers."""
         if job.interrupted is not None and isinstance(error, asyncio.CancelledError):
             error = job.interrupted
+        job.error = error
         if isinstance(error, Terminated):
             return (
                 self._verdicts.revoked(job, "terminated", terminated=True, signum=None, expired=False),
@@ -381,6 +451,7 @@ class CeleryRunner:
         except Exception as bug:
             with collecting(collector):
                 outcome, state = self._despite(job, request, error, bug)
+        request.__dict__["recorded"] = tuple(collector.results)
         return collected_outcome(outcome, collector), state, error
 
     def _despite(self, job: TaskJob, request: Request, error: BaseException, bug: Exception) -> tuple[Outcome, str]:
@@ -404,6 +475,9 @@ class CeleryRunner:
         delivery, task = job.delivery, job.plan.task
         if isinstance(error, Reject):
             return self._rejected(job, request, error)
+        if isinstance(error, Snooze):
+            trace_log.info("Task %s[%s] snoozes: %s", job.name, job.task_id, error)
+            return snoozed(job, error, held(request)), "IGNORED"
         if isinstance(error, Ignore):
             TraceInfo("IGNORED", error).handle_ignore(task, request)
             return Outcome(delivery, State.IGNORED, publish=held(request)), "IGNORED"
@@ -491,32 +565,32 @@ class CeleryRunner:
 
     def recover(self, delivery: Delivery, fate: Fate, detail: str) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
-        job = self.prepare(delivery)
+        job = self.prepare(delivery, to_run=False)
         if isinstance(job, Outcome):
             return job
         assert isinstance(job, TaskJob)
         outcome = self._verdicts.recover(job, fate, detail)
-        return self._finished(job, outcome)
+        return self._finished(job, self._abandoned(job, outcome))
 
     def failed(self, job: Job, error: BaseException) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
         assert isinstance(job, TaskJob)
         error = job.interrupted or error
-        if isinstance(error, Terminated):
-            outcome = self._verdicts.revoked(job, "terminated", terminated=True, signum=None, expired=False)
-        else:
-            reason = DeadReason.TIME_LIMIT if isinstance(error, TimeLimitExceeded) else DeadReason.FAILED
-            outcome = self._verdicts.failed(job, error, reason)
-        return self._finished(job, outcome)
+        with OutsideLoop():
+            if isinstance(error, Terminated):
+                outcome = self._verdicts.revoked(job, "terminated", terminated=True, signum=None, expired=False)
+            else:
+                reason = DeadReason.TIME_LIMIT if isinstance(error, TimeLimitExceeded) else DeadReason.FAILED
+                outcome = self._verdicts.failed(job, error, reason)
+        return self._finished(job, self._abandoned(job, outcome))
 
     def unsettleable(self, outcome: Outcome, error: Exception) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
         trace_log.error("The outcome of a task could not be stored: %s", one_line(error))
         try:
             envelope = decode(outcome.delivery.raw)
-            return self._verdicts.failed(
-                self._job(outcome.delivery, envelope, envelope["headers"]), error, DeadReason.FAILED
-            )
+            job = self._job(outcome.delivery, envelope, envelope["headers"])
+            return self._abandoned(job, self._verdicts.failed(job, error, DeadReason.FAILED))
         except Exception:
             return self._verdicts.refused(outcome.delivery, error)
 
@@ -538,6 +612,8 @@ def held(request: Request) -> tuple[Message, ...]:
 def _reason(error: BaseException) -> DeadReason:
     if isinstance(error, TimeLimitExceeded):
         return DeadReason.TIME_LIMIT
+    if isinstance(error, InvalidPayload):
+        return DeadReason.INVALID if error.refused else DeadReason.FAILED
     return DeadReason.INVALID if _wrong_arguments(error) else DeadReason.FAILED
 
 

@@ -12,6 +12,7 @@ from kombu.exceptions import EncodeError
 from vine import promise
 
 from celeriac.compat import connect, context, sending
+from celeriac.compat.patterns.payload import payload_of
 from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot
 from celeriac.compat.stencil import Ids, Stencil, cut
@@ -125,6 +126,16 @@ class Task(celery.Task):
             and not (self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit)
             and not self.expires
         )
+
+    def schema(self) -> dict[str, Any]:
+        """JSON Schema of the task's arguments, as an object by their names.
+
+        Raises:
+            MissingExtra: there is no pydantic.
+            ConfigurationError: an annotation that pydantic cannot use.
+        """
+        made: dict[str, Any] = payload_of(self).schema()
+        return made
 
     def sending_options(self) -> dict[str, Any]:
         """The options of a call that is given none."""

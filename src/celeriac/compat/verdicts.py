@@ -13,11 +13,13 @@ from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from kombu.serialization import prepare_accept_content
 
 from celeriac.compat.collect import Collector, collecting
-from celeriac.compat.envelope import amend, decode_body, priority_of
+from celeriac.compat.envelope import amend, decode_body, priority_of, with_headers
 from celeriac.compat.jobs import Request, TaskJob, has_own
+from celeriac.compat.snooze import Snooze
 from celeriac.compat.worker_request import announce
 from celeriac.engine.runner import Fate
-from celeriac.message import CRASHES_HEADER, Delivery, Message
+from celeriac.errors import InvalidPayload
+from celeriac.message import ADMITTED_HEADER, CRASHES_HEADER, Delivery, Message
 from celeriac.outcome import DeadLetter, DeadReason, Outcome, State
 
 logger = logging.getLogger("celery.worker.request")
@@ -35,6 +37,11 @@ def one_line(error: BaseException) -> str:
     except Exception:
         text = "<unprintable>"
     return storable(f"{type(error).__name__}: {text}".replace("\n", " ")[:LONGEST_ERROR])
+
+
+def _report_of(error: BaseException) -> str:
+    """What a dead letter tells of an error that has no traceback of the task's."""
+    return error.report() if isinstance(error, InvalidPayload) else ""
 
 
 def storable(text: str) -> str:
@@ -68,7 +75,7 @@ class Verdicts:
             error=one_line(error),
             task=task or label(headers.get("task")),
             task_id=task_id or label(headers.get("id")),
-            traceback=storable(trace[-LONGEST_TRACEBACK:]),
+            traceback=storable((trace or _report_of(error))[-LONGEST_TRACEBACK:]),
             attempts=whole(headers.get("retries")),
             crashes=whole(headers.get(CRASHES_HEADER)),
             worker=self._hostname,
@@ -258,6 +265,19 @@ def back_to_tail(job: TaskJob) -> Outcome:
     """A message that asked to be queued again (``Reject(requeue=True)``): to the tail, as in Celery."""
     message = Message(job.delivery.queue, amend(job.delivery.raw), priority_of(job.envelope))
     return Outcome(job.delivery, State.INTERRUPTED, publish=(message,))
+
+
+def parked(job: TaskJob, due: float, *, admitted: bool = False) -> Outcome:
+    """A message that goes to the broker's schedule: as it is, or marked as let in by a rate limit."""
+    raw = with_headers(job.delivery.raw, **{ADMITTED_HEADER: True}) if admitted else job.delivery.raw
+    message = Message(job.delivery.queue, raw, priority_of(job.envelope), due)
+    return Outcome(job.delivery, State.SNOOZED, publish=(message,))
+
+
+def snoozed(job: TaskJob, snooze: Snooze, held: tuple[Message, ...]) -> Outcome:
+    """A message whose body asked to run later."""
+    outcome = parked(job, time.time() + snooze.seconds)
+    return outcome._replace(publish=outcome.publish + held)
 
 
 def as_given(limit: float) -> float:

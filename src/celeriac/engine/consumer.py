@@ -12,7 +12,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from celeriac.broker import Broker
@@ -48,6 +48,7 @@ class Consumer:
     def __init__(
         self,
         owner: str,
+        queues: Sequence[str],
         settings: EngineSettings,
         broker: Broker,
         runner: Runner,
@@ -63,7 +64,7 @@ class Consumer:
         self.progressed_at = time.monotonic()
         """When a body was last started or the inbox was last empty."""
         self._settings = settings
-        self._queues = list(settings.queues)
+        self._queues = list(queues)
         self._broker = broker
         self._runner = runner
         self._pool = pool
@@ -144,8 +145,14 @@ class Consumer:
 
     def _next_queues(self) -> list[str]:
         """The queues in turn, so that none of them starves within one priority."""
-        self._queues.append(self._queues.pop(0))
-        return self._queues
+        queues = self._queues
+        if len(queues) > 1:
+            queues.append(queues.pop(0))
+        return queues
+
+    def consume(self, queues: Sequence[str]) -> None:
+        """Lease from these queues from now on, from any thread.  What is held of others is still run."""
+        self._queues = list(queues)
 
     def _recall(self) -> None:
         """Accept what was leased to us by a call whose answer we never got, and see to what a store that was down has lost."""
@@ -273,7 +280,7 @@ class Consumer:
         """Make the owner known, however long the store is away; return False when told to stop before."""
         while not self.stopping:
             try:
-                self._broker.register(self.owner, self._settings.queues, self._settings.beat_ttl)
+                self._broker.register(self.owner, self._queues, self._settings.beat_ttl)
             except (StoreUnavailable, StoreFull) as error:
                 self._pause(error)
             else:

@@ -18,7 +18,7 @@ from celeriac.engine.slot import Seat
 class SlotHandle:
     """One slot as the supervisor knows it.  Made before its process; closed after it was rescued."""
 
-    def __init__(self, number: int, owner: str, concurrency: int, *, report: bool) -> None:
+    def __init__(self, number: int, owner: str, queues: tuple[str, ...], concurrency: int, *, report: bool) -> None:
         self.number = number
         self.owner = owner
         self.pid = 0
@@ -35,7 +35,7 @@ class SlotHandle:
         os.set_blocking(self._bell, False)
         ledger = create_file(concurrency)
         self.ledger = Ledger(ledger, concurrency)
-        self.seat = Seat(number, owner, theirs.detach(), bell_read, ledger, report)
+        self.seat = Seat(number, owner, queues, theirs.detach(), bell_read, ledger, report)
 
     def handed_over(self) -> None:
         """The process has its copies of the file descriptors."""

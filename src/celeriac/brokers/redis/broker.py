@@ -14,7 +14,8 @@ from celeriac.brokers.redis.arrivals import Arrivals
 from celeriac.brokers.redis.connection import RedisConnection
 from celeriac.brokers.redis.options import RedisOptions
 from celeriac.brokers.redis.result_keys import ResultKeys
-from celeriac.brokers.redis.settlement import SettleArguments
+from celeriac.brokers.redis.settlement import SettleArguments, milliseconds
+from celeriac.keyvalue import Claim, KeyValueStore
 from celeriac.message import Delivery, Message, sent_at
 from celeriac.outcome import Outcome, ReadyChord, Settlement
 
@@ -27,6 +28,7 @@ SCRIPTS = (
     "settle",
     "release",
     "publish",
+    "publish_claimed",
     "beat",
     "unregister",
     "condemn",
@@ -123,6 +125,27 @@ class RedisBroker(Broker):
             yield self.key("consumers", message.queue)
             yield int((message.due or 0) * 1000)
 
+    def publish_claimed(
+        self, messages: Sequence[Message], claims: Sequence[Claim | None], store: KeyValueStore
+    ) -> list[bytes | None]:
+        """See :meth:`Broker.publish_claimed`."""
+        if not self.shares_keys(store):
+            return super().publish_claimed(messages, claims, store)
+        arguments: list[Any] = []
+        for message, claim in zip(messages, claims, strict=True):
+            arguments += self._publish_arguments([message])
+            arguments += self._claim_arguments(claim) if claim else ("", "", "", 0, 0)
+        keys = [self.key("serial"), self.key("kv-version")]
+        found: list[bytes | None] = self._redis.run("publish_claimed", keys, arguments)
+        return found
+
+    def _claim_arguments(self, claim: Claim) -> Iterator[Any]:
+        yield self.key("kv", claim.space, claim.name)
+        yield claim.holder
+        yield claim.data
+        yield milliseconds(claim.ttl)
+        yield int(claim.replace)
+
     # -- lease, settle, release ------------------------------------------------------------------------------------
 
     def turn(
@@ -166,7 +189,8 @@ class RedisBroker(Broker):
     def _settle_call(
         self, owner: str, outcomes: Sequence[Outcome], *, condemned: bool
     ) -> tuple[str, Sequence[Any], Sequence[Any]]:
-        keys = [self.key("owners"), self.lease_key(owner), self.key("dead"), self.key("serial")]
+        own = (self.key(name) for name in ("dead", "serial", "kv-version"))
+        keys = [self.key("owners"), self.lease_key(owner), *own]
         return "settle", keys, self._settle_arguments.of(owner, outcomes, condemned=condemned)
 
     @staticmethod
@@ -325,6 +349,11 @@ class RedisBroker(Broker):
     def shares_store(self, backend: Backend | None) -> bool:
         """See :meth:`Broker.shares_store`: the same server, in the same database or another."""
         return self._results is not None and getattr(backend, "keys", None) == self._results
+
+    def shares_keys(self, store: KeyValueStore) -> bool:
+        """See :meth:`Broker.shares_keys`: the same database under the same prefix."""
+        mine = (self._redis.address, self._redis.database, self._prefix)
+        return getattr(store, "place", None) == mine
 
     def ping(self) -> None:
         """See :meth:`Broker.ping`."""

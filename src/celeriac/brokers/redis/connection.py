@@ -24,8 +24,14 @@ ALLOW_OOM = b"#!lua flags=allow-oom\n"
 workers can drain a full server.  On older servers they wait until there is room."""
 
 
-USE_RESULTS = frozenset({"settle", "store"})
-"""Scripts that start with the functions of ``results.lua``."""
+SHARED = {
+    "settle": ("results", "keys"),
+    "store": ("results",),
+    "publish_claimed": ("keys",),
+    "kv_claim": ("keys",),
+    "kv_apply": ("keys",),
+}
+"""Files with functions that scripts start with."""
 
 
 class Script:
@@ -35,9 +41,9 @@ class Script:
 
     def __init__(self, name: str) -> None:
         folder = resources.files("celeriac.brokers.redis").joinpath("lua")
-        shared = folder.joinpath("results.lua").read_bytes() if name in USE_RESULTS else b""
+        files = (*SHARED.get(name, ()), name)
         self.name = name
-        self.source = shared + folder.joinpath(f"{name}.lua").read_bytes()
+        self.source = b"".join(folder.joinpath(f"{file}.lua").read_bytes() for file in files)
         self.sha = ""
 
 

@@ -17,9 +17,10 @@ from celeriac.backend import Backend
 from celeriac.broker import Broker, DeadMessage, Depth
 from celeriac.brokers.sqlite import burying, leasing, looking, owning, publishing, settling
 from celeriac.errors import ConfigurationError
+from celeriac.keyvalue import Claim, KeyValueStore
 from celeriac.message import Delivery, Message
 from celeriac.outcome import Outcome, Settlement
-from celeriac.sqlite_store import LOCK_TIMEOUT, SQLiteStore, Synchronous, bell, path_from_url
+from celeriac.sqlite_store import LOCK_TIMEOUT, SQLiteStore, Synchronous, bell, keyvalues, path_from_url
 
 __all__ = ["DEAD_LIMIT", "PRIORITY_STEPS", "SQLiteBroker"]
 
@@ -87,6 +88,24 @@ class SQLiteBroker(Broker):
         any_ready = self._write(lambda c: publishing.publish(c, messages, self._steps, now))
         if any_ready:
             bell.ring(self.file.path)
+
+    def publish_claimed(
+        self, messages: Sequence[Message], claims: Sequence[Claim | None], store: KeyValueStore
+    ) -> list[bytes | None]:
+        """See :meth:`Broker.publish_claimed`."""
+        if not self.shares_keys(store):
+            return super().publish_claimed(messages, claims, store)
+        now = self._clock()
+
+        def work(connection: sqlite3.Connection) -> tuple[list[bytes | None], bool]:
+            found = [claim and keyvalues.claim(connection, claim, now) for claim in claims]
+            sent = [message for message, value in zip(messages, found, strict=True) if value is None]
+            return found, publishing.publish(connection, sent, self._steps, now)
+
+        found, any_ready = self._write(work)
+        if any_ready:
+            bell.ring(self.file.path)
+        return found
 
     # -- lease, settle, release ------------------------------------------------------------------------------------
 
@@ -240,6 +259,11 @@ class SQLiteBroker(Broker):
     def shares_store(self, backend: Backend | None) -> bool:
         """See :meth:`Broker.shares_store`: whether the backend is on the same file."""
         other = getattr(backend, "file", None)
+        return isinstance(other, SQLiteStore) and other.same_file(self.file)
+
+    def shares_keys(self, store: KeyValueStore) -> bool:
+        """See :meth:`Broker.shares_keys`: whether the keys are in the same file."""
+        other = getattr(store, "file", None)
         return isinstance(other, SQLiteStore) and other.same_file(self.file)
 
     def ping(self) -> None:

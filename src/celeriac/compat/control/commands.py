@@ -12,11 +12,12 @@ from typing import Any
 
 from celery import signals
 from celery.utils.functional import maybe_list
-from celery.utils.time import rate
 from celery.worker.control import Panel
 
 from celeriac.compat.control import describe, revoking
 from celeriac.compat.control.facade import NotSupported, State, autoscaler_of
+from celeriac.compat.control.queues import active_queues, add_consumer, cancel_consumer
+from celeriac.compat.control.rates import rate_limit
 from celeriac.engine.supervisor import Shutdown
 
 logger = logging.getLogger("celery.worker.control")
@@ -88,11 +89,6 @@ def stats(state: State, **_: Any) -> dict[str, Any]:
     return describe.stats(state)
 
 
-def active_queues(state: State, **_: Any) -> list[dict[str, Any]]:
-    """Queues that are consumed."""
-    return [dict(queue.as_dict(recurse=True)) for queue in state.consumer.task_consumer.queues]
-
-
 def hello(state: State, from_node: str, revoked: Any = None, **arguments: Any) -> Any:
     """A Celery worker that starts wants to know what is revoked, and tells what it knows."""
     if revoked and from_node != state.hostname:
@@ -124,19 +120,6 @@ def revoke_by_stamped_headers(state: State, headers: Any, terminate: bool = Fals
             "revoke the running tasks by id with terminate=True",
         )
     return {"ok": f"headers {headers} flagged as revoked, but not terminated"}
-
-
-def rate_limit(state: State, task_name: str, rate_limit: Any, **_: Any) -> Any:
-    """Limits of rates are not enforced yet; taking one away is easy."""
-    try:
-        rate(rate_limit)
-    except ValueError as error:
-        return {"error": f"Invalid rate limit string: {error!r}"}
-    if task_name not in state.app.tasks:
-        return {"error": "unknown task"}
-    if not rate_limit:
-        return {"ok": "rate limit disabled successfully"}
-    raise NotSupported("rate_limit", "give the task a queue of its own, and that queue a worker with few slots")
 
 
 def time_limit(state: State, task_name: str = "", hard: Any = None, soft: Any = None, **_: Any) -> Any:
@@ -198,23 +181,6 @@ def shutdown(state: State, msg: str = "Got shutdown from remote", **_: Any) -> A
     signals.worker_shutting_down.send(sender=state.hostname, sig="remote", how="Warm", exitcode=0)
     state.supervisor.stop(Shutdown.WARM)
     return {"ok": "shutting down"}
-
-
-# -- queues -----------------------------------------------------------------------------------------------------------
-
-
-def add_consumer(state: State, queue: str, **_: Any) -> Any:
-    """The queues of a worker are fixed when it starts."""
-    if queue in state.consumer.task_consumer.names:
-        return {"ok": f"already consuming from {queue}"}
-    raise NotSupported("add_consumer", f"start a worker with -Q {queue}")
-
-
-def cancel_consumer(state: State, queue: str, **_: Any) -> Any:
-    """The queues of a worker are fixed when it starts."""
-    if queue not in state.consumer.task_consumer.names:
-        return {"ok": f"no longer consuming from {queue}"}
-    raise NotSupported("cancel_consumer", f"start the worker again with -X {queue}, or with -Q and the other queues")
 
 
 # -- events -----------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from celery.worker import state as worker_state
 
 from celeriac.compat.control.memory import Counts, Record
 from celeriac.compat.events import TaskEvents
+from celeriac.compat.rate_limits import Buckets
 from celeriac.engine.seats import Roster
 
 logger = logging.getLogger("celery.worker.control")
@@ -21,14 +22,17 @@ logger = logging.getLogger("celery.worker.control")
 IDS_PER_ORDER = 1000
 """Task ids in one packet to a slot: some 40 KB, where 200 KB would still fit."""
 
-SECTIONS = ("revoked", "stamps", "time_limits", "events")
+SECTIONS = ("revoked", "stamps", "time_limits", "rate_limits", "events")
 
 
 class Orders:
     """The supervisor gives, the slots obey.  Made in the supervisor before the slots are forked."""
 
-    def __init__(self, app: Any, events: TaskEvents) -> None:
+    def __init__(self, app: Any, events: TaskEvents, buckets: Buckets) -> None:
         self.app = app
+        self.buckets = buckets
+        self.rate_limits: dict[str, Any] = {}
+        """Those that were changed by remote control, by the task's name."""
         self.events = events
         self.counts = Counts(app.tasks)
         self._record = Record()
@@ -61,6 +65,13 @@ class Orders:
         set_time_limits(self.app, {name: (soft, hard)})
         self._give("time_limits", {name: (soft, hard)})
 
+    def set_rate_limit(self, name: str, limit: Any) -> None:
+        """How often this worker may start a task from now on."""
+        self.rate_limits[name] = limit
+        set_rate_limits(self.app, {name: limit})
+        self.buckets.reset(name)
+        self._give("rate_limits", {name: limit})
+
     def set_events(self, on: bool) -> None:
         """Whether slots send task events."""
         self.events.switch(on)
@@ -76,7 +87,7 @@ class Orders:
 
     def _write(self) -> None:
         revoked, stamps = list(worker_state.revoked), worker_state.revoked_stamps
-        values = (revoked, stamps, self._time_limits, self.events.wanted)
+        values = (revoked, stamps, self._time_limits, self.rate_limits, self.events.wanted)
         self._record.write(dict(zip(SECTIONS, values, strict=True)))
 
     def _tell(self, order: str, detail: Any) -> None:
@@ -101,6 +112,8 @@ class Orders:
             worker_state.revoked_stamps.update(detail)
         elif order == "time_limits":
             set_time_limits(self.app, detail)
+        elif order == "rate_limits":
+            set_rate_limits(self.app, detail)
         elif order == "events":
             self.events.switch(detail)
         else:
@@ -113,6 +126,14 @@ def set_time_limits(app: Any, limits: dict[str, tuple[float | None, float | None
         task = app.tasks.get(name)
         if task is not None:
             task.soft_time_limit, task.time_limit = soft, hard
+
+
+def set_rate_limits(app: Any, limits: dict[str, Any]) -> None:
+    """Set tasks' own rate limits in this process."""
+    for name, limit in limits.items():
+        task = app.tasks.get(name)
+        if task is not None:
+            task.rate_limit = limit
 
 
 def any_revoked() -> bool:

@@ -10,11 +10,15 @@ from celery.worker import state as worker_state
 
 from celeriac.compat.control.facade import Consumer, State
 from celeriac.compat.control.listener import RemoteControl
-from celeriac.compat.control.orders import Orders
+from celeriac.compat.control.orders import Orders, set_rate_limits
 from celeriac.compat.events import TaskEvents, WorkerEvents
+from celeriac.compat.rate_limits import Buckets
 from celeriac.telemetry.bus import Bus
 
 logger = logging.getLogger("celery.worker")
+
+RATE_LIMITS_KEY = "celeriac_rate_limits"
+"""In the state file, beside Celery's own keys."""
 
 HEARTBEAT_SECONDS = 2.0
 """Celery's."""
@@ -31,15 +35,31 @@ class RemoteServices:
         app = worker.app
         self._worker = worker
         self._statedb = node_format(given.get("statedb") or app.conf.worker_state_db, worker.hostname)
-        self.orders = Orders(app, TaskEvents(app, worker.hostname, bus, wanted=worker.options.task_events))
+        events = TaskEvents(app, worker.hostname, bus, wanted=worker.options.task_events)
+        self.orders = Orders(app, events, Buckets(app.tasks))
         interval = (
             None if given.get("without_heartbeat") else float(given.get("heartbeat_interval") or HEARTBEAT_SECONDS)
         )
         self._heart = WorkerEvents(app, worker.hostname, interval, self._count)
         self._control: RemoteControl | None = None
         if self._statedb:
-            worker_state.Persistent(worker_state, self._statedb, app.clock).close()
+            self._restore()
         self.orders.prepare()
+
+    def _restore(self) -> None:
+        """What was revoked and which rate limits were set before this worker was started again."""
+        kept = worker_state.Persistent(worker_state, self._statedb, self._worker.app.clock)
+        self.orders.rate_limits = dict(kept.db.get(RATE_LIMITS_KEY) or {})
+        set_rate_limits(self._worker.app, self.orders.rate_limits)
+        kept.close()
+
+    def _save(self) -> None:
+        try:
+            kept = worker_state.Persistent(worker_state, self._statedb, self._worker.app.clock)
+            kept.db[RATE_LIMITS_KEY] = self.orders.rate_limits
+            kept.save()
+        except OSError as error:
+            logger.error("The revoked tasks could not be kept in %s: %s", self._statedb, error)
 
     def _count(self) -> tuple[int, int]:
         """Tasks that run, and tasks that were started so far."""
@@ -66,7 +86,4 @@ class RemoteServices:
         self.orders.events.close()
         self._heart.stop()
         if self._statedb:
-            try:
-                worker_state.Persistent(worker_state, self._statedb, self._worker.app.clock).save()
-            except OSError as error:
-                logger.error("The revoked tasks could not be kept in %s: %s", self._statedb, error)
+            self._save()

@@ -1,0 +1,18 @@
+-- Send: messages to the tail of their queues, or into the schedule; and what brings them there again.
+-- Tables: messages, scheduled, dead (postgres_store/migrations).
+
+-- name: publish
+SELECT {schema}.enqueue(%s, %s, %s, %s)
+
+-- name: promote
+SELECT queue FROM {schema}.promote(%s, %s) AS queue
+
+-- name: next_due
+SELECT extract(epoch FROM min(first.due) - statement_timestamp())::float8
+FROM unnest(%s) AS q (name)
+CROSS JOIN LATERAL (
+    SELECT s.due FROM {schema}.scheduled s WHERE s.queue = q.name ORDER BY s.queue, s.due, s.id LIMIT 1
+) AS first
+
+-- name: announce
+SELECT {schema}.announce(%s, %s)
