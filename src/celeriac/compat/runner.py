@@ -29,6 +29,7 @@ from celeriac.compat.collect import Collector, collecting, current_collector
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
 from celeriac.compat.declaring import policies_of
 from celeriac.compat.envelope import decode, decode_body
+from celeriac.compat.forked import end_with_body
 from celeriac.compat.guarding import Guard, abandoned
 from celeriac.compat.jobs import Plan, Request, TaskJob
 from celeriac.compat.long_work.work import WORK
@@ -128,6 +129,10 @@ class CeleryRunner:
         signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
         if self.orders is not None:
             self.orders.events.close()
+
+    def on_task_fork(self) -> None:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        self._succeed = self._stopped = end_with_body  # type: ignore[method-assign]
 
     def on_order(self, order: str, *details: Any) -> None:
         """A word from the supervisor (see :mod:`celeriac.compat.control.orders`)."""
@@ -416,9 +421,13 @@ class CeleryRunner:
             if record is not None:
                 return Outcome(job.delivery, State.SUCCEEDED, (record,), guarded=guarded)
         with collecting(Collector()) as collector:
-            followups.dispatch(self._app, value, request, inherit_priority=self._inherit_priority)
-            publish_result = not ignores_result(job.plan, request)
-            job.plan.task.backend.mark_as_done(job.task_id, value, request, publish_result)
+            try:
+                followups.dispatch(self._app, value, request, inherit_priority=self._inherit_priority)
+                publish_result = not ignores_result(job.plan, request)
+                job.plan.task.backend.mark_as_done(job.task_id, value, request, publish_result)
+            except BaseException:  # what could be sent is sent, although the task has failed now
+                own["held"] = [*held(request), *collector.publish]
+                raise
         outcome = Outcome(job.delivery, State.SUCCEEDED, publish=held(request), guarded=guarded)
         return collected_outcome(outcome, collector)
 

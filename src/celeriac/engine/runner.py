@@ -59,5 +59,8 @@ class Runner(Protocol):
     def on_slot_start(self) -> None:
         """Called in a slot process before it leases anything."""
 
+    def on_task_fork(self) -> None:
+        """Called in a process that a task forked off its slot: when the body comes to its end there, the process must, too."""
+
     def on_slot_stop(self) -> None:
         """Called in a slot process after it has settled everything."""

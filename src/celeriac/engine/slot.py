@@ -117,6 +117,7 @@ class Slot:
 
     def _open(self) -> None:
         self._runner.on_slot_start()
+        os.register_at_fork(after_in_child=self._runner.on_task_fork)
         threading.Thread(target=self._obey, name="celeriac-control", daemon=True).start()
         self._pool.start(self.consumer, self._wake.ring)
         self._watchdog.start()
