@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from celeriac.message import Message
-from celeriac.outcome import ChordPart, Result
+from celeriac.outcome import ChordPart, Outcome, Result
 
 
 class Collector:
@@ -38,3 +38,12 @@ def collecting(collector: Collector) -> Iterator[Collector]:
         yield collector
     finally:
         _current.reset(token)
+
+
+def collected_outcome(outcome: Outcome, collector: Collector) -> Outcome:
+    """An outcome with what was collected for it."""
+    return outcome._replace(
+        results=outcome.results + tuple(collector.results),
+        publish=outcome.publish + tuple(collector.publish),
+        chord_parts=outcome.chord_parts + tuple(collector.chord_parts),
+    )

@@ -9,6 +9,7 @@ from celery.app.task import Context
 from celery.app.task import Task as BaseTask
 from celery.utils.objects import mro_lookup
 
+from celeriac.compat.custom_request import request_class
 from celeriac.message import ADMITTED_HEADER, CRASHES_HEADER, SENT_HEADER, Delivery
 
 
@@ -38,6 +39,7 @@ class Plan:
         "late",
         "name",
         "on_success",
+        "request_class",
         "soft_limit",
         "store_errors",
         "task",
@@ -58,6 +60,7 @@ class Plan:
         self.ack_timeouts = getattr(task, "acks_on_timeout", task.acks_on_failure_or_timeout) is not False
         self.ignore_result = bool(task.ignore_result)
         self.store_errors = bool(task.store_errors_even_if_ignored)
+        self.request_class = request_class(task)
         self.track_started = bool(task.track_started)
         self.interval = 0.0
         """Seconds between two starts in this worker; 0 for no limit.  Set where limits are on."""
@@ -103,6 +106,7 @@ class TaskJob:
         "name",
         "plan",
         "redelivered",
+        "request",
         "soft_limit",
         "started_at",
         "task_id",
@@ -118,6 +122,8 @@ class TaskJob:
         self.is_async = plan.is_async
         self.task_id: str = headers["id"]
         self.interrupted: BaseException | None = None
+        self.request: Any = None
+        """An object of the app's own ``Request`` class, where it has one."""
         self.started_at = 0.0
         self.waited: float | None = None
         info = envelope["properties"].get("delivery_info")
@@ -148,6 +154,7 @@ class TaskJob:
             "parent_id": self.headers.get("parent_id"),
             "group": self.headers.get("group"),
             "retries": self.headers.get("retries", 0),
+            "stamps": self.headers.get("stamps"),
             "eta": self.headers.get("eta"),
             "acknowledged": not self.plan.late,
         }

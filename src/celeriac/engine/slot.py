@@ -57,6 +57,8 @@ class Seat:
     """What the supervisor gives to one slot.  ``control``, ``bell`` and ``ledger`` are file descriptors."""
 
     slot: int
+    place: int
+    """Among the slots of the node, from 0; free again when its slot has ended."""
     owner: str
     queues: tuple[str, ...]
     """What to consume at first."""
@@ -113,7 +115,7 @@ class Slot:
             return EXIT_OWNER_LOST
 
     def _open(self) -> None:
-        self._runner.on_slot_start()
+        self._runner.on_slot_start(self._seat.place if self._settings.pool == "processes" else None)
         threading.Thread(target=self._obey, name="celeriac-control", daemon=True).start()
         self._pool.start(self.consumer, self._wake.ring)
         self._watchdog.start()
