@@ -31,11 +31,11 @@ def test_every_row_has_a_test_that_there_is_or_a_reason(title):
         assert row.why or row.how is How.HONOURED, name
         if row.test:
             file, _, test = row.test.partition("::")
-            assert test in tests_in(file), f"{name}: {row.test} does not exist"
+            assert test in functions_of(file), f"{name}: {row.test} does not exist"
 
 
 @cache
-def tests_in(file: str) -> set[str]:
+def functions_of(file: str) -> set[str]:
     path = TESTS / file
     tree = ast.parse(path.read_text()) if path.exists() else ast.Module([], [])
     return {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}

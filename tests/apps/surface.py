@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 from celery import shared_task
+from celery.utils.log import get_task_logger
 from kombu import Exchange, Queue
 from kombu.common import Broadcast
 
@@ -16,6 +19,8 @@ app.conf.task_queues = (
 )
 
 __all__ = ["app"]
+
+logger = get_task_logger(__name__)
 
 
 @shared_task
@@ -42,4 +47,16 @@ def seldom(key):
 @shared_task(rate_limit="50/s")
 def often(key):
     record("ran", key)
+    return key
+
+
+@shared_task
+def fail(text):
+    raise ValueError(text)
+
+
+@shared_task
+def speak(key):
+    logger.info("logged %s", key)
+    sys.stdout.write(f"printed {key}\n")
     return key

@@ -26,7 +26,7 @@ WORKER_OPTIONS: Section = merged(
     honoured("--max-memory-per-child", "test_limits.py::test_a_process_that_took_too_much_memory_is_replaced"),
     refused("--pool-start-method", "fork is the only one; slots are forked from a process that has no threads",
             "test_settings.py::test_what_cannot_be_honoured_is_refused_with_a_way_out"),
-    honoured("--purge", WORKER),
+    honoured("--discard", WORKER, "--purge is the same"),
     honoured("--queues", "test_queues_at_run_time.py::"
              "test_queues_are_added_and_cancelled_in_slots_that_there_are_and_that_come_later"),
     honoured("--exclude-queues --include", WORKER),
@@ -96,7 +96,7 @@ CONTROL_COMMANDS: Section = merged(
     honoured("pool_restart", "test_surface.py::test_a_restarted_pool_has_other_code"),
     honoured("autoscale", "test_control.py::test_the_limits_of_the_autoscaler_can_be_changed"),
     honoured("shutdown", "test_control.py::test_a_worker_is_shut_down_from_afar"),
-    honoured("enable_events disable_events heartbeat", "test_events.py::test_events_are_switched_on_and_off_from_afar"),
+    honoured("enable_events disable_events heartbeat", "test_events.py::test_nothing_is_told_of_tasks_unless_asked_for"),
     refused("election", "Celeriac's workers do not gossip; let a beat schedule send the task once",
             "test_control.py::test_what_cannot_be_done_is_said_with_a_way_out"),
 )  # fmt: skip

@@ -14,7 +14,7 @@ CONTROL = "test_control.py::test_a_worker_answers_a_ping"
 BEAT = "test_commands.py::test_beat_sends_what_is_due"
 
 GENERAL = merged(
-    honoured("accept_content", "test_bad_input.py::test_content_that_is_not_accepted_is_never_decoded"),
+    honoured("accept_content", "test_bad_input.py::test_pickle_is_refused_with_a_word_on_how_to_allow_it"),
     honoured("result_accept_content", STORED),
     honoured("enable_utc timezone", SENT),
     celery("imports include", "the app's loader imports them", "test_settings.py::test_modules_are_imported"),
@@ -27,7 +27,7 @@ BROKER = merged(
         "only when they are different: a worker takes a message and sends what follows it in one transaction",
         REFUSED_TEST,
     ),
-    honoured("broker_transport_options", "test_servers.py::test_the_database_is_part_of_the_url", "key prefix, priority "
+    honoured("broker_transport_options", "test_settings.py::test_connection_settings_reach_the_engine", "key prefix, priority "
              "steps, separator, time-outs; the visibility timeout has no use, because leases are kept alive by beats"),
     honoured("broker_connection_timeout broker_use_ssl", "test_settings.py::test_connection_settings_reach_the_engine"),
     honoured("broker_connection_retry broker_connection_retry_on_startup",
@@ -41,8 +41,8 @@ BROKER = merged(
            "AMQP only: see the RabbitMQ engine"),
     different("broker_pool_limit broker_pool_acquire_timeout", "sending keeps one connection per thread and needs no pool; "
               "what goes through kombu uses kombu's pool, with these"),
-    celery("broker_transport broker_host broker_port broker_user broker_password broker_vhost", "the old way to write a URL: "
-           "without broker_url the worker says so and stops", REFUSED_TEST),
+    honoured("broker_transport broker_host broker_port broker_user broker_password broker_vhost",
+             "test_settings.py::test_a_broker_may_be_named_in_parts"),
 )  # fmt: skip
 
 CONTROL_AND_EVENTS = merged(
@@ -107,7 +107,7 @@ SECURITY = celery(
 
 TASKS = merged(
     honoured("task_acks_late task_reject_on_worker_lost", "test_survival_slots.py::"
-             "test_a_running_late_task_runs_again_within_a_second_and_nothing_else_is_disturbed"),
+             "test_a_late_acknowledged_task_runs_again_within_a_second_and_nothing_else_is_disturbed"),
     honoured("task_acks_on_failure task_acks_on_timeout task_acks_on_failure_or_timeout",
              "test_task_options.py::test_late_tasks_are_acknowledged_as_their_options_say"),
     honoured("task_retry_on_worker_lost", "test_task_options.py::test_a_task_whose_process_died_is_retried"),
@@ -136,7 +136,7 @@ WORKER = merged(
     *(different(name, f"no effect: {why}", UNNEEDED_TEST) for name, why in UNNEEDED.items()),
     honoured("worker_concurrency worker_pool", "test_limits.py::test_a_soft_limit_can_be_caught"),
     different("worker_prefetch_multiplier", "what a slot holds is bounded by time (20 ms of work); 1 means that nothing "
-              "unstarted is held", "test_survival_slots.py::test_with_a_prefetch_multiplier_of_one_nothing_waits_in_a_slot"),
+              "unstarted is held", "test_settings.py::test_without_prefetch_nothing_waits_in_a_slot"),
     honoured("worker_disable_prefetch",
              "test_settings.py::test_without_prefetch_nothing_waits_in_a_slot"),
     honoured("worker_deduplicate_successful_tasks",

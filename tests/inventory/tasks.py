@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.inventory.row import Section, celery, different, honoured, merged, refused
 
 ORACLE = "oracle/test_programs.py::test_a_program_does_what_it_does_on_celery"
-TREES = "oracle/test_trees.py::test_random_trees_do_what_they_do_on_celery"
+TREES = "oracle/test_trees.py::test_a_random_canvas_does_what_it_does_on_celery"
 SENT = "test_settings.py::test_a_message_is_the_same_as_from_celery"
 SIGNALS_TEST = "test_signals.py::test_signals_are_sent_as_by_celery"
 FIELDS = "test_events.py::test_events_have_the_fields_that_celerys_have"
@@ -17,12 +17,12 @@ TASK_OPTIONS: Section = merged(
     honoured("rate_limit", "test_rate_limits.py::"
              "test_a_limit_spaces_the_starts_of_all_slots_and_holds_nobody_else_up"),
     honoured("reject_on_worker_lost", "test_survival_slots.py::"
-             "test_a_running_late_task_runs_again_within_a_second_and_nothing_else_is_disturbed"),
+             "test_a_late_acknowledged_task_runs_again_within_a_second_and_nothing_else_is_disturbed"),
     honoured("retry_on_worker_lost", "test_task_options.py::test_a_task_whose_process_died_is_retried"),
     honoured("acks_on_failure acks_on_timeout acks_on_failure_or_timeout",
              "test_task_options.py::test_late_tasks_are_acknowledged_as_their_options_say"),
     honoured("serializer typing", "test_task_options.py::test_every_serializer_and_compression_goes_there_and_back"),
-    honoured("send_events", "test_events.py::test_tasks_that_want_no_events_have_none"),
+    honoured("send_events", "test_events.py::test_nothing_is_told_of_tasks_unless_asked_for"),
     honoured("backend", "test_task_options.py::test_a_task_has_a_result_store_of_its_own"),
     honoured("resultrepr_maxsize", "test_task_options.py::test_logged_results_are_cut"),
     celery("pydantic pydantic_strict pydantic_context pydantic_dump_kwargs", "Celery wraps the body",

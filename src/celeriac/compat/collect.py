@@ -17,9 +17,11 @@ from celeriac.outcome import ChordPart, Outcome, Result
 class Collector:
     """What an outcome is going to write."""
 
-    __slots__ = ("chord_parts", "publish", "results")
+    __slots__ = ("chord_parts", "only", "publish", "results")
 
-    def __init__(self) -> None:
+    def __init__(self, *, only: bool = False) -> None:
+        """``only``: nothing may be sent in another way either."""
+        self.only = only
         self.results: list[Result] = []
         self.publish: list[Message] = []
         self.chord_parts: list[ChordPart] = []

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 from celeriac.backend import Backend
@@ -35,7 +36,16 @@ def broker_url(app: Any) -> str:
             f"set broker_url to redis://… or {EMBEDDED_URL}, or make the app with `from celeriac import Celery`, which uses "
             f"the file {EMBEDDED_FILE}"
         )
-    return str(url)
+    return _from_parts(app.conf) if app.conf.broker_transport and "://" not in str(url) else str(url)
+
+
+def _from_parts(conf: Any) -> str:
+    """The URL that the settings of old times mean, one for each of its parts."""
+    user, password = quote(str(conf.broker_user or ""), safe=""), quote(str(conf.broker_password or ""), safe="")
+    login = f"{user}:{password}@" if user or password else ""
+    port = f":{conf.broker_port}" if conf.broker_port else ""
+    vhost = str(conf.broker_vhost or "").lstrip("/")
+    return f"{conf.broker_transport}://{login}{conf.broker_host or 'localhost'}{port}/{vhost}"
 
 
 def scheme_of(url: str) -> str:
