@@ -52,7 +52,9 @@ def own(app):
 
 
 def by_name(**options):
-    return lambda app: app.send_task("elsewhere", ([1, "x" * 300],), {"y": {"a": [[[["deep"]]]]}}, task_id="one", **options)
+    return lambda app: app.send_task(
+        "elsewhere", ([1, "x" * 300],), {"y": {"a": [[[["deep"]]]]}}, task_id="one", **options
+    )
 
 
 LATER = datetime(2100, 1, 1, tzinfo=timezone(timedelta(hours=2)))
@@ -285,7 +287,10 @@ def with_strategy():
 
 CANNOT = {
     **{name: (lambda name=name: named(**{name: "elsewhere:Thing"}), name) for name in REFUSED},
-    "read_and_write": (lambda: named(broker_read_url="redis://a", broker_write_url="redis://b"), "set broker_url alone"),
+    "read_and_write": (
+        lambda: named(broker_read_url="redis://a", broker_write_url="redis://b"),
+        "set broker_url alone",
+    ),
     "several": (lambda: named(broker_url=["redis://a", "redis://b"]), "Sentinel"),
     "strategy": (with_strategy, "odd has a Strategy of its own"),
 }
@@ -366,5 +371,3 @@ def test_logs_look_as_they_are_told_to(tmp_path):
         wait_until(lambda: f"TASK {APP}.speak logged x" in worker.log(), 10, worker.log)
         assert "LINE INFO Task tests.apps.surface.speak" in worker.log()
         assert "LINE ERROR printed x" in worker.log() or f"TASK {APP}.speak printed x" in worker.log()
-
-

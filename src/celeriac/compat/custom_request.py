@@ -66,7 +66,7 @@ def request_class(task: Any) -> Any:
 
 def accepted(request: Any) -> None:
     """Say that the task starts."""
-    _call(request.on_accepted, os.getpid(), time.time())
+    _call(lambda: request.on_accepted(os.getpid(), time.time()))
 
 
 def ended(request: Any, state: str, value: Any, runtime: float) -> None:
@@ -74,25 +74,33 @@ def ended(request: Any, state: str, value: Any, runtime: float) -> None:
     failed = state != "SUCCESS"
     if failed and not isinstance(value, BaseException):
         return
-    _call(request.on_success, (failed, _info(value) if failed else value, runtime))
+    _call(lambda: request.on_success((failed, exception_info(value) if failed else value, runtime)))
 
 
 def timed_out(request: Any, limit: float, *, soft: bool) -> None:
     """Say that the task ran into a limit, in seconds."""
-    _call(request.on_timeout, soft, limit)
+    _call(lambda: request.on_timeout(soft, limit))
 
 
 def lost(request: Any, error: BaseException) -> None:
     """Say that the task failed without having ended."""
-    _call(request.on_failure, _info(error))
+    _call(lambda: request.on_failure(exception_info(error)))
 
 
-def _info(error: BaseException) -> Any:
-    return ExceptionInfo((type(error), error, error.__traceback__))
+def exception_info(error: BaseException) -> Any:
+    """Billiard's description of an error, as it comes out of a pool: with the error itself."""
+    if error.__traceback__ is None:  # it was never raised
+        try:
+            raise error
+        except type(error):
+            pass
+    info = ExceptionInfo((type(error), error, error.__traceback__))
+    info.exception = error
+    return info
 
 
-def _call(hook: Callable[..., Any], *args: Any) -> None:
+def _call(hook: Callable[[], Any]) -> None:
     try:
-        hook(*args)
+        hook()
     except Exception:
-        logger.exception("%s of a task's own Request class failed", getattr(hook, "__name__", hook))
+        logger.exception("A hook of a task's own Request class failed")

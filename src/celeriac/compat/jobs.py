@@ -39,6 +39,7 @@ class Plan:
         "late",
         "name",
         "on_success",
+        "own_backend",
         "request_class",
         "soft_limit",
         "store_errors",
@@ -61,6 +62,8 @@ class Plan:
         self.ignore_result = bool(task.ignore_result)
         self.store_errors = bool(task.store_errors_even_if_ignored)
         self.request_class = request_class(task)
+        self.own_backend = task._backend is not None or has_own(task, "backend")
+        """Whether its results may be kept in another store than the app's."""
         self.track_started = bool(task.track_started)
         self.interval = 0.0
         """Seconds between two starts in this worker; 0 for no limit.  Set where limits are on."""

@@ -367,7 +367,7 @@ class CeleryRunner:
             if ignores_result(job.plan, request):
                 return Outcome(job.delivery, State.SUCCEEDED)
             assert self._records is not None
-            record = self._records.encode(job.task_id, value, request)
+            record = None if job.plan.own_backend else self._records.encode(job.task_id, value, request)
             if record is not None:
                 return Outcome(job.delivery, State.SUCCEEDED, (record,), guarded=guarded)
         with collecting(Collector()) as collector:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 
-from billiard.einfo import ExceptionInfo
 from celery.exceptions import WorkerLostError
 
 from celeriac.compat.collect import Collector, collected_outcome, collecting
+from celeriac.compat.custom_request import exception_info
 from celeriac.compat.jobs import Request, TaskJob
 from celeriac.outcome import Outcome, State
 
@@ -25,8 +25,7 @@ def retried_after_loss(job: TaskJob, request: Request) -> Outcome | None:
         with collecting(Collector()) as collector:
             task.signature_from_request(request, countdown=task.default_retry_delay, retries=retries + 1).apply_async()
             if job.plan.store_errors or not (request.ignore_result or job.plan.ignore_result):
-                info = ExceptionInfo((type(error), error, None))
-                task.backend.mark_as_retry(job.task_id, error, str(info.traceback), request=request)
+                task.backend.mark_as_retry(job.task_id, error, exception_info(error).traceback, request=request)
     except Exception:
         logger.exception("Failed to retry %s[%s] after its process died", job.name, job.task_id)
         return None
