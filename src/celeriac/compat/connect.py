@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 from celeriac.backend import Backend
@@ -33,7 +34,17 @@ def broker_url(app: Any) -> str:
     url = app.conf.broker_write_url or app.conf.broker_url
     if isinstance(url, (list, tuple)):
         url = ";".join(url)  # as kombu writes alternatives in one URL
-    return str(url or CELERYS_DEFAULT)
+    url = url or CELERYS_DEFAULT
+    return _from_parts(app.conf) if app.conf.broker_transport and "://" not in str(url) else str(url)
+
+
+def _from_parts(conf: Any) -> str:
+    """The URL that the settings of old times mean, one for each of its parts."""
+    user, password = quote(str(conf.broker_user or ""), safe=""), quote(str(conf.broker_password or ""), safe="")
+    login = f"{user}:{password}@" if user or password else ""
+    port = f":{conf.broker_port}" if conf.broker_port else ""
+    vhost = str(conf.broker_vhost or "").lstrip("/")
+    return f"{conf.broker_transport}://{login}{conf.broker_host or 'localhost'}{port}/{vhost}"
 
 
 def scheme_of(url: str) -> str:

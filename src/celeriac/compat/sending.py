@@ -334,6 +334,9 @@ def _exchange_options(address: Address) -> dict[str, Any]:
 
 
 def _send_by_kombu(app: Any, name: str, message: Any, options: dict[str, Any]) -> None:
+    collector = current_collector()
+    if collector is not None and collector.only:
+        return
     with app.kombu_producer() as producer:
         app.amqp.send_task_message(producer, name, message, **options)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import celery
 from celery import signals
+from celery.app.routes import MapRoute
 from celery.result import AsyncResult
 from kombu.exceptions import EncodeError
 from vine import promise
@@ -127,6 +128,7 @@ class Task(celery.Task):
         own = type(self)
         return (
             current.has_engine
+            and all(isinstance(route, MapRoute) for route in self._get_app().amqp.routes)
             and current.protocol == 2
             and not current.sent_event
             and not current.compression

@@ -48,9 +48,21 @@ class RemoteServices:
         self._heart = WorkerEvents(app, worker.hostname, interval, self._count)
         self._control: RemoteControl | None = None
         self._cancelling: Loop | None = None
+        self.consumer = Consumer(worker, lambda: self.dispatcher)
+        """What commands and receivers of ``worker_ready`` are given as Celery's consumer."""
         if self._statedb:
             self._restore()
         self.orders.prepare()
+
+    @property
+    def dispatcher(self) -> Any:
+        """Celery's event dispatcher of this process, while there is a connection."""
+        return self._heart.dispatcher
+
+    @property
+    def pool(self) -> Any:
+        """See :class:`~celeriac.compat.control.facade.Pool`."""
+        return self.consumer.pool
 
     def _restore(self) -> None:
         """What was revoked and which rate limits were set before this worker was started again."""
@@ -81,8 +93,7 @@ class RemoteServices:
         self._heart.start()
         self._start_cancelling()
         if worker.app.conf.worker_enable_remote_control:
-            consumer = Consumer(worker, lambda: self._heart.dispatcher)
-            state = State(worker.app, worker.hostname, consumer, self.orders, self._heart.beat)
+            state = State(worker.app, worker.hostname, self.consumer, self.orders, self._heart.beat)
             self._control = RemoteControl(state)
             self._control.start()
 
