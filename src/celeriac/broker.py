@@ -99,6 +99,10 @@ class Broker(ABC):
     best_batch = 1000
     """Most messages that a worker should lease at once: more would keep it waiting for longer than they save."""
 
+    dead_page: int = 50
+    """How many dead letters to read at a time.  Each comes with its message, which may have megabytes; a broker that reads all of
+    them anyway says more."""
+
     # -- sending ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -265,6 +269,18 @@ class Broker(ABC):
     @abstractmethod
     def discard(self, ids: Iterable[str]) -> int:
         """Delete dead letters; return how many were there."""
+
+    def expire_dead(self, before: float, limit: int = 100) -> int:
+        """Delete dead letters that died before this moment (seconds since the epoch), the oldest first; return how many.
+
+        At most ``limit``.  A broker that has no quicker way looks at all of them, a page at a time.
+        """
+        old: list[str] = []
+        last: str | None = None
+        while page := self.dead_letters(self.dead_page, last):
+            old += [letter.id for letter in page if letter.at < before]
+            last = page[-1].id
+        return self.discard(old[-limit:]) if old else 0
 
     # -- the rest --------------------------------------------------------------------------------------------------
 

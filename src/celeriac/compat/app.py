@@ -15,6 +15,7 @@ from celery.utils.time import maybe_iso8601
 from kombu.utils.uuid import uuid
 
 from celeriac.compat import connect, declaring, sending, uniqueness
+from celeriac.compat.dead import DeadLetters
 from celeriac.compat.patterns import payload as typed_payloads
 from celeriac.compat.patterns.idempotency import check_call
 from celeriac.compat.saferepr import quick_repr
@@ -224,6 +225,11 @@ class Celery(celery.Celery):
         if found is None:
             return super()._get_backend()
         return found(app=self, url=url)
+
+    @cached_property
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters of the app's broker: to list, get, edit, replay and discard."""
+        return DeadLetters(self)
 
     @cached_property
     def AsyncResult(self) -> Any:

@@ -70,9 +70,12 @@ class Verdicts:
     def dead(
         self, reason: DeadReason, error: BaseException, *, task: str = "", task_id: str = "",
         headers: dict[str, Any] | None = None, trace: str = "",
-    ) -> DeadLetter:  # fmt: skip
-        """A dead letter for an error."""
+    ) -> DeadLetter | None:  # fmt: skip
+        """A dead letter for an error; ``None`` for a task that says ``dead_letter=False``."""
         headers = headers or {}
+        name = headers.get("task")
+        if isinstance(name, str) and getattr(self._app.tasks.get(name), "dead_letter", None) is False:
+            return None
         return DeadLetter(
             reason=reason.value,
             error=one_line(error),
@@ -91,14 +94,13 @@ class Verdicts:
         """A message that cannot be run: kept with its reason, and its sender told where it can be."""
         logger.error("Message dead-lettered (%s): %s", reason.value, one_line(error))
         announce_refused(self, delivery, reason, error, headers)
-        letter = self.dead(reason, error, headers=headers)
-        outcome = Outcome(delivery, State.FAILED, dead=letter)
-        task_id = letter.task_id
+        outcome = Outcome(delivery, State.FAILED, dead=self.dead(reason, error, headers=headers))
+        task_id, name = (label((headers or {}).get(header)) for header in ("id", "task"))
         if not task_id or not isinstance(headers, dict) or headers.get("ignore_result"):
             return outcome
         with collecting(Collector()) as collector:
             try:
-                request = Request({"id": task_id, "delivery_info": {}, "task": letter.task})
+                request = Request({"id": task_id, "delivery_info": {}, "task": name})
                 self._app.backend.mark_as_failure(task_id, error, request=request)
             except Exception:
                 logger.exception("The failure of %s could not be recorded", task_id)

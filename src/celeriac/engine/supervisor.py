@@ -18,6 +18,7 @@ from typing import Any
 
 from celeriac.engine.autoscaler import Autoscaler
 from celeriac.engine.beat import Beat
+from celeriac.engine.dead_expirer import DeadExpirer
 from celeriac.engine.doorbell import Doorbell
 from celeriac.engine.expirer import Expirer
 from celeriac.engine.forkserver import Exited, Spawned
@@ -119,6 +120,8 @@ class Supervisor:
             duties.append(Autoscaler(broker, self.roster, self.queues, settings, self.scale))
         if backend is not None:
             duties.append(Expirer(backend))
+        if settings.dead_max_age:
+            duties.append(DeadExpirer(broker, settings.dead_max_age))
         return rescue, {duty.name: Loop(duty) for duty in duties}
 
     # -- the loop --------------------------------------------------------------------------------------------------
