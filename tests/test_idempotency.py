@@ -10,6 +10,8 @@ from celery import chain
 
 from celeriac import Celery
 from celeriac.errors import ConfigurationError
+from celeriac.keyvalue import Claim
+from celeriac.keyvalues.sqlite import SQLiteKeyValues
 from celeriac.policies import renewal
 from celeriac.policies.idempotency import SPACE, IdempotencyConflict
 from celeriac.policies.keys import BrokenKey
@@ -70,11 +72,11 @@ def test_a_success_is_forgotten_after_its_time(stage, tasks):
 
 
 def test_a_call_without_what_its_key_needs_is_refused_when_it_is_sent_and_again_by_the_worker(stage, tasks):
-    with pytest.raises(BrokenKey, match="needs 'order.id', and the argument 'order' has no 'id'"):
+    with pytest.raises(BrokenKey, match=r"needs 'order.id', and the argument 'order' has no 'id'"):
         tasks["nested"].delay({"no": 1})
-    with pytest.raises(BrokenKey, match="idempotency_key of task tests.apps.once.torn raised KeyError: 'id'"):
+    with pytest.raises(BrokenKey, match=r"idempotency_key of task tests.apps.once.torn raised KeyError: 'id'"):
         tasks["torn"].delay({"no": 1})
-    with pytest.raises(BrokenKey, match="'order.id', which is None"):
+    with pytest.raises(BrokenKey, match=r"'order.id', which is None"):
         tasks["nested"].apply_async(({"id": None},))
     bare = Celery("bare", broker=stage.broker_url, backend=stage.backend_url, set_as_current=False)
     with stage.worker(concurrency=1):
@@ -144,9 +146,6 @@ def test_twenty_workers_run_one_order_and_are_killed(stage, tasks):
 
 
 def test_the_key_of_a_long_run_is_kept_and_that_of_an_ended_one_is_not(tmp_path, monkeypatch):
-    from celeriac.keyvalue import Claim
-    from celeriac.keyvalues.sqlite import SQLiteKeyValues
-
     clock = [1_700_000_000.0]
     store = SQLiteKeyValues(tmp_path / "keys.sqlite3", clock=lambda: clock[0])
     renewer = Renewer(lambda: store, SPACE)

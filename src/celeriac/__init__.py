@@ -3,12 +3,15 @@
 from celeriac.compat.app import Celery, upgrade
 from celeriac.compat.snooze import Snooze
 from celeriac.errors import CeleriacError, InvalidPayload, NotUnique, QueueFull
+from celeriac.policies.circuit_breaker import Breaker, CircuitOpen
 from celeriac.policies.retries import Retry
 from celeriac.version import __version__
 
 __all__ = [
+    "Breaker",
     "CeleriacError",
     "Celery",
+    "CircuitOpen",
     "InvalidPayload",
     "NotUnique",
     "QueueFull",

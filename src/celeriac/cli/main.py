@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from celeriac.cli.beat import beat
+from celeriac.cli.breakers import breakers
 from celeriac.cli.dead import dead
 from celeriac.cli.multi import multi
 from celeriac.cli.purge import purge
@@ -19,7 +20,7 @@ from celeriac.cli.worker import worker
 from celeriac.compat.command_line import celery_group
 from celeriac.errors import CeleriacError
 
-OWN_COMMANDS = (worker, multi, beat, dead, queues, schedule, release, purge)
+OWN_COMMANDS = (worker, multi, beat, breakers, dead, queues, schedule, release, purge)
 
 
 def command() -> click.Group:
