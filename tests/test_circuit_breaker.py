@@ -261,8 +261,10 @@ def test_breakers_that_cannot_work_are_refused(options, message):
 def test_tasks_that_contradict_each_other_are_refused_when_they_are_declared():
     app = Celery("declared", broker="sqlite:///unused.sqlite3", set_as_current=False)
 
+    def body(): ...
+
     def declare(name, breaker):
-        app.task(lambda: None, name=name, lazy=False, circuit_breaker=breaker)
+        app.task(body, name=name, lazy=False, circuit_breaker=breaker)
 
     declare("one", Breaker("b", failures=3))
     declare("two", "b")

@@ -75,6 +75,30 @@ class Broker(ABC):
     """How many times this object has gone to the store and waited for the answer (an SQL statement or transaction
     that stays in the process counts one).  Tests assert on it."""
 
+    # -- what a store cannot do --------------------------------------------------------------------------------------
+
+    writes_results = True
+    """Whether it can be a result store's own broker: see :meth:`shares_store`."""
+    zero_first = True
+    """Whether priority 0 is the highest, and priorities go before the order of queues.  RabbitMQ has it the other way round,
+    and within one queue only."""
+    keeps_place = True
+    """Whether a message that goes back edited goes to the head of its queue, and a replayed one keeps its priority.  In RabbitMQ
+    only an unchanged message keeps its place."""
+    keeps_leases = True
+    """Whether leases outlive connections.  Where they do not, the store itself gives an unchanged message back when the
+    connection of its dead owner is gone, and marks it; see the broker's own pages for how double runs are prevented."""
+    promotes = True
+    """Whether the schedule is ours to look through.  Where it is not, due messages come into their queues by themselves,
+    :meth:`promote` has nothing to do, and :attr:`Depth.scheduled` counts all queues together, at the first one asked for."""
+    shows_age = True
+    """Whether :attr:`Depth.oldest_age` can be told without taking the message."""
+    call_round_trips = 1
+    """Most round trips of one publish, lease or settle, whatever the number of messages."""
+
+    best_batch = 1000
+    """Most messages that a worker should lease at once: more would keep it waiting for longer than they save."""
+
     # -- sending ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -83,6 +107,9 @@ class Broker(ABC):
 
         All or nothing.  When it returns, the store has accepted them with its configured durability.
         """
+
+    def prepare(self, queues: Sequence[str]) -> None:
+        """See to it that queues exist and get what their exchanges have for them, where a store has such things."""
 
     def publish_claimed(
         self, messages: Sequence[Message], claims: Sequence[Claim | None], store: KeyValueStore

@@ -7,7 +7,9 @@
     │   └── MissingExtra          an optional dependency is not installed; the text has the pip line
     ├── StoreError                a broker or a result store said no
     │   ├── StoreUnavailable      not reachable, restarting, timed out: try again
+    │   │   └── AccessDenied      a password, a right or a certificate is refused (a ConfigurationError, too)
     │   ├── StoreFull             out of memory or disk: try again when there is room
+    │   ├── Unroutable            nothing would get the message
     │   └── SchemaError           the store holds data of a newer version, or the server is too old
     ├── OwnerLost                 this worker's leases were taken over; what it holds is no longer its own
     ├── QueueFull                 the queue's maximum length is reached
@@ -50,8 +52,20 @@ class StoreUnavailable(StoreError):
     """The store cannot be reached, is starting, or did not answer in time.  What was asked may have been done."""
 
 
+class AccessDenied(StoreUnavailable, ConfigurationError):
+    """The store refuses this user, or its certificate is not to be trusted.  Nothing was done.
+
+    A worker does not start with it.  One that is running already goes on trying: whoever changed the password, the
+    rights or the certificate can change them back, and until then its work is kept.
+    """
+
+
 class StoreFull(StoreError):
     """The store is out of memory or disk.  Nothing was written; it can be tried again when there is room."""
+
+
+class Unroutable(StoreError):
+    """No queue is bound for the message, so nothing would get it.  It was not sent."""
 
 
 class SchemaError(StoreError):

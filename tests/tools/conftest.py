@@ -70,8 +70,12 @@ def running(command: list[str], log: Path, port: int = 0, **env: str) -> Iterato
     try:
         yield Tool(log, port)
     finally:
-        process.kill()
-        process.wait(10)
+        process.terminate()
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(5)
 
 
 @pytest.fixture(scope="module")

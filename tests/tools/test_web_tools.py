@@ -28,9 +28,7 @@ def exporter(stage, worker):
     port = free_port()
     command = [tool("python"), "-c", EXPORTER, "--broker-url", stage.broker_url, "--host=127.0.0.1", f"--port={port}"]
     with running(command, stage.directory / "exporter.log", port) as exporter:
-        wait_until(
-            lambda: f'celery_worker_up{{hostname="{NODE}"}} 1.0' in exporter.get("/metrics"), 30, exporter.output
-        )
+        wait_until(lambda: 'celery_worker_up{hostname="test"} 1.0' in exporter.get("/metrics"), 30, exporter.output)
         yield exporter
 
 
@@ -90,30 +88,27 @@ def test_flower_sends_a_task(flower, stage):
 
 
 def test_celery_exporter_counts_workers_and_tasks(exporter, stage):
-    before = samples(exporter)
     for call in (("note", "m1"), ("note", "m2"), ("fail",), ("retry_once", "m3")):
         outcome_of(stage.send(*call))
 
-    def grown(metric, task, **labels):
-        return samples(exporter).get((metric, task), 0) - before.get((metric, task), 0)
-
-    wait_until(lambda: grown("celery_task_succeeded_total", "retry_once") == 1, 15, exporter.output)
-    wait_until(lambda: grown("celery_task_succeeded_total", "note") == 2, 15, exporter.output)
-    assert grown("celery_task_received_total", "note") == 2
-    assert grown("celery_task_sent_total", "note") == 2
-    wait_until(lambda: grown("celery_task_failed_total", "fail") == 1, 15, exporter.output)
-    assert grown("celery_task_retried_total", "retry_once") == 1
-    assert grown("celery_task_runtime_count", "note") == 2
+    # It asks the worker, for some seconds, before it answers; so it is asked once, and for all that came before.
     text = exporter.get("/metrics")
-    assert f'celery_worker_tasks_active{{hostname="{NODE}"}} 0.0' in text
+    counts = samples(text)
+    for event in ("sent", "received", "started", "succeeded"):
+        assert counts[f"celery_task_{event}_total", "note"] >= 2, event
+    assert counts["celery_task_runtime_count", "note"] >= 2
+    assert counts["celery_task_failed_total", "fail"] >= 1
+    assert counts["celery_task_retried_total", "retry_once"] >= 1
+    assert counts["celery_task_succeeded_total", "retry_once"] >= 1
+    assert 'celery_worker_tasks_active{hostname="test"} 0.0' in text
     assert 'celery_queue_length{queue_name="celery"} 0.0' in text
-    assert 'celery_active_consumer_count{queue_name="celery"} 1.0' in text
+    assert 'celery_active_process_count{queue_name="celery"} 2.0' in text
 
 
-def samples(exporter):
+def samples(text):
     """Counts by metric and task, summed over the rest."""
     found = {}
-    for line in exporter.get("/metrics").splitlines():
+    for line in text.splitlines():
         name, _, rest = line.partition("{")
         if f'name="{APP}.' in rest:
             key = name, rest.partition(f'name="{APP}.')[2].partition('"')[0]

@@ -15,12 +15,13 @@ from celeriac.cli.multi import multi
 from celeriac.cli.purge import purge
 from celeriac.cli.queues import queues
 from celeriac.cli.release import release
+from celeriac.cli.retries import retries
 from celeriac.cli.schedule import schedule
 from celeriac.cli.worker import worker
 from celeriac.compat.command_line import celery_group
 from celeriac.errors import CeleriacError
 
-OWN_COMMANDS = (worker, multi, beat, breakers, dead, queues, schedule, release, purge)
+OWN_COMMANDS = (worker, multi, beat, breakers, dead, queues, retries, schedule, release, purge)
 
 
 def command() -> click.Group:

@@ -24,7 +24,7 @@ from celeriac.compat.task import Result
 
 OMITTED: Any = object()
 
-TASK_CLASSES = {
+TASK_CLASSES: dict[Any, str] = {
     "celery.app.task:Task": "celeriac.compat.task:Task",
     "celery.contrib.django.task:DjangoTask": "celeriac.compat.django_task:DjangoTask",
 }
@@ -45,8 +45,8 @@ class Celery(celery.Celery):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.task_cls = TASK_CLASSES.get(self.task_cls, self.task_cls)
-        self.add_defaults(lambda: {"broker_url": connect.EMBEDDED_URL})
+        chosen: Any = self.task_cls
+        self.task_cls = TASK_CLASSES.get(chosen, chosen)
 
     # -- tasks -----------------------------------------------------------------------------------------------------
 
@@ -208,6 +208,10 @@ class Celery(celery.Celery):
 
     def _load_config(self) -> Any:
         conf = super()._load_config()
+        if (
+            self.embedded
+        ):  # in the last of the maps: whatever names a broker, a configuration module too, comes before it
+            conf.maps[-1]["broker_url"] = connect.EMBEDDED_URL
         watch(conf)
         return conf
 

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
-from celeriac.compat import connect_redis, connect_sqlite
+from celeriac.compat import connect_rabbitmq, connect_redis, connect_sqlite
 from celeriac.errors import ConfigurationError
 from celeriac.keyvalue import KeyValueStore
 
@@ -19,7 +19,10 @@ EMBEDDED_FILE = "celeriac.sqlite3"
 
 EMBEDDED_URL = f"sqlite:///{EMBEDDED_FILE}"
 
-REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket", "unix"})
+CELERYS_DEFAULT = "amqp://guest@localhost//"
+"""What an app without a ``broker_url`` means."""
+
+REDIS_SCHEMES = connect_redis.SCHEMES
 
 PRODUCER_ANSWER_SECONDS = 5.0
 """How long a producer waits for a broker that accepts connections and does not answer.  (Celery waits for ever.)"""
@@ -29,14 +32,8 @@ def broker_url(app: Any) -> str:
     """The broker that the app means."""
     url = app.conf.broker_write_url or app.conf.broker_url
     if isinstance(url, (list, tuple)):
-        url = url[0] if url else None
-    if not url:
-        raise ConfigurationError(
-            "The app has no broker_url, which for Celery means amqp://guest@localhost//. Celeriac has no engine for that: "
-            f"set broker_url to redis://… or {EMBEDDED_URL}, or make the app with `from celeriac import Celery`, which uses "
-            f"the file {EMBEDDED_FILE}"
-        )
-    return str(url)
+        url = ";".join(url)  # as kombu writes alternatives in one URL
+    return str(url or CELERYS_DEFAULT)
 
 
 def scheme_of(url: str) -> str:
@@ -51,6 +48,7 @@ store, which the broker may write itself."""
 BROKERS: dict[str, BrokerOpener] = {
     "sqlite": connect_sqlite.open_broker,
     **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_broker),
+    **dict.fromkeys(connect_rabbitmq.SCHEMES, connect_rabbitmq.open_broker),
 }
 """The engines, by the scheme of the broker's URL."""
 

@@ -20,7 +20,7 @@ from celeriac.compat import connect, context, envelope, uniqueness
 from celeriac.compat.collect import current_collector
 from celeriac.compat.snapshot import Snapshot, snapshot
 from celeriac.compat.uniqueness import Ticket
-from celeriac.errors import NotUnique, StoreFull, StoreUnavailable
+from celeriac.errors import NotUnique, StoreFull, StoreUnavailable, Unroutable
 from celeriac.message import SENT_HEADER, Message
 from celeriac.telemetry.bus import bus
 from celeriac.telemetry.events import TaskSent
@@ -35,6 +35,10 @@ class PublishFailed(StoreUnavailable, OperationalError):
 
 class PublishRefused(StoreFull, OperationalError):
     """The broker has no room for the message; nothing was sent."""
+
+
+class PublishUnroutable(Unroutable, OperationalError):
+    """No queue is bound for the message; it was not sent."""
 
 
 class Address(NamedTuple):
@@ -128,7 +132,8 @@ def send(app: Any, name: str, message: Any, options: dict[str, Any], ticket: Tic
     headers.update(options.pop("headers", None) or {})
     headers[SENT_HEADER] = time.time()
     settings = snapshot(app)
-    if address.queue is None or isinstance(queue, Broadcast) or not settings.has_engine:
+    by_exchange = address.queue is None and settings.amqp and address.exchange_type != "fanout"
+    if not (address.queue or by_exchange) or isinstance(queue, Broadcast) or not settings.has_engine:
         if ticket is not None:
             uniqueness.claim_late(headers)
         _send_by_kombu(app, name, message, {**options, "queue": queue, **_exchange_options(address)})
@@ -140,16 +145,19 @@ def send(app: Any, name: str, message: Any, options: dict[str, Any], ticket: Tic
     _fill_properties(settings, properties, queue, options)
     if signals.before_task_publish.receivers:
         signals.before_task_publish.send(
-            sender=name, body=body, exchange="", routing_key=address.queue, declare=[queue], headers=headers,
-            properties=properties, retry_policy=policy,
+            sender=name, body=body, exchange=address.exchange, routing_key=address.routing_key, declare=[queue],
+            headers=headers, properties=properties, retry_policy=policy,
         )  # fmt: skip
-    raw = envelope.encode(
+    if by_exchange and queue is not None:
+        connect.producer(app).prepare([queue.name])
+    encode = envelope.encode_parcel if settings.amqp else envelope.encode
+    raw = encode(
         body, serializer=serializer, compression=compression, headers=headers, properties=properties,
-        exchange="", routing_key=address.queue,
+        exchange=address.exchange, routing_key=address.routing_key,
     )  # fmt: skip
     due = due_at(app, headers.get("eta"))
     posted = Posted(
-        Message(address.queue, raw, properties["priority"], due),
+        Message(address.queue or "", raw, properties["priority"], due),
         name,
         headers,
         _announcement(app, name, body, headers, address, sent_event),
@@ -209,6 +217,8 @@ def post(app: Any, posted: Sequence[Posted], policy: dict[str, Any] | None) -> u
         try:
             found = _publish(app, broker, posted, messages)
             break
+        except Unroutable as error:
+            raise PublishUnroutable(f"{len(messages)} messages were not sent: {error}") from error
         except StoreFull as error:
             raise PublishRefused(f"{len(messages)} messages were not sent: {error}") from error
         except StoreUnavailable as error:
@@ -301,7 +311,7 @@ def _announcement(
     def announce() -> None:
         if signals.after_task_publish.receivers:
             signals.after_task_publish.send(
-                sender=name, body=body, headers=headers, exchange="", routing_key=address.queue
+                sender=name, body=body, headers=headers, exchange=address.exchange, routing_key=address.routing_key
             )
         if sent_event:
             _send_event(app, sent_event, address)
@@ -312,7 +322,7 @@ def _announcement(
 
 
 def _send_event(app: Any, sent_event: dict[str, Any], address: Address) -> None:
-    sent_event.update(queue=address.queue, exchange="", routing_key=address.routing_key)
+    sent_event.update(queue=address.queue, exchange=address.exchange, routing_key=address.routing_key)
     with app.kombu_producer() as producer:
         app.amqp._event_dispatcher.publish("task-sent", sent_event, producer)
 

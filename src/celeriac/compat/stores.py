@@ -27,9 +27,9 @@ LONGEST_WAIT = 5.0
 def result_class(scheme: str) -> Any:
     """The class for a URL's scheme; ``None`` when Celery's own is to be used."""
     if scheme in connect.REDIS_SCHEMES:
-        from celeriac.compat.redis_results import RedisResults
+        from celeriac.compat.redis_results import results_of
 
-        return RedisResults
+        return results_of(scheme)
     return EngineResults if scheme in connect.BACKENDS else None
 
 

@@ -34,7 +34,7 @@ from celeriac.engine.forkserver import ForkServer
 from celeriac.engine.launcher import Launcher, SoloLauncher
 from celeriac.engine.slot import Node
 from celeriac.engine.supervisor import Shutdown, Supervisor
-from celeriac.errors import CeleriacError
+from celeriac.errors import CeleriacError, ConfigurationError, SchemaError
 from celeriac.telemetry.bus import bus
 
 logger = logging.getLogger("celery.worker")
@@ -161,6 +161,8 @@ class Worker:
             if self._purge:
                 count = sum(broker.purge(queue) for queue in self.options.engine.queues)
                 print(f"purge: erased {count} messages\n", flush=True)
+        except (ConfigurationError, SchemaError):
+            raise  # waiting does not help
         except CeleriacError as error:
             if fails_at_once(self.app.conf):
                 raise

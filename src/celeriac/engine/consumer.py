@@ -19,7 +19,7 @@ from celeriac.broker import Broker
 from celeriac.engine.budget import Budget
 from celeriac.engine.ledger import Ledger
 from celeriac.engine.outbox import Outbox
-from celeriac.engine.runner import Runner
+from celeriac.engine.runner import Fate, Runner
 from celeriac.engine.thread_exception import forget
 from celeriac.errors import StoreFull, StoreUnavailable
 from celeriac.message import Delivery
@@ -71,7 +71,7 @@ class Consumer:
         self._outbox = outbox
         self._ledger = ledger
         self._bus = bus
-        self._budget = Budget(settings)
+        self._budget = Budget(settings, broker.best_batch)
         self._running: dict[int, tuple[Job, Where]] = {}
         self.interrupting = threading.RLock()
         """Held by whoever interrupts a running job (in a signal's handler also by the thread that runs it), and by its thread
@@ -155,13 +155,26 @@ class Consumer:
         self._queues = list(queues)
 
     def _recall(self) -> None:
-        """Accept what was leased to us by a call whose answer we never got."""
+        """Accept what was leased to us by a call whose answer we never got, and see to what a store that was down has lost."""
         if not self._lease_unsure:
             return
+        held = self._held()  # first: another thread may settle while the store is asked
         for delivery in self._broker.leased(self.owner, RECALL_LIMIT):
             if delivery.tag > self._last_tag:
                 self._accept(delivery)
+            elif delivery.tag not in held:
+                self._outbox.put(self._forgotten(delivery))
         self._lease_unsure = False
+
+    def _held(self) -> set[int]:
+        """Tags of all that this consumer has to do with."""
+        jobs = [*self.inbox, *self._returning, *(job for job, _ in self.running())]
+        return {job.delivery.tag for job in jobs} | self._outbox.tags()
+
+    def _forgotten(self, delivery: Delivery) -> Outcome:
+        """What was settled and is leased again: a replica that took over, or a restart, has lost the store's last moment."""
+        logger.warning("%s has forgotten the outcome of a message that was settled", self._broker.url)
+        return self._runner.recover(delivery, Fate.SILENT, "the store forgot its outcome")
 
     def _accept(self, delivery: Delivery) -> None:
         self._last_tag = max(self._last_tag, delivery.tag)

@@ -10,3 +10,6 @@ class Order(models.Model):
 
     name = models.CharField(max_length=50)
     is_paid = models.BooleanField(default=False)
+
+    def __str__(self) -> str:
+        return self.name
