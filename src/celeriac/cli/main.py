@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from celeriac.cli.beat import beat
+from celeriac.cli.breakers import breakers
 from celeriac.cli.dead import dead
 from celeriac.cli.migrate_store import migrate_store
 from celeriac.cli.multi import multi
@@ -35,6 +36,7 @@ OWN_COMMANDS = (
     progress,
     cancel,
     migrate_store,
+    breakers,
 )
 
 

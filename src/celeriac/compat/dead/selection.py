@@ -11,6 +11,7 @@ from typing import Any
 from celeriac.broker import Broker
 from celeriac.compat.dead.letter import DeadLetter, accepted, is_like
 
+
 @dataclass(frozen=True, slots=True)
 class Selection:
     """What dead letters must be like to be meant.  ``None`` and empty: any."""
