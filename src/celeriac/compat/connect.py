@@ -170,13 +170,28 @@ class PerProcess:
                 found = self._made[app] = (pid, make(app))
         return found[1]
 
+    def all(self) -> list[tuple[int, Any]]:
+        """All objects, each with the id of the process that it belongs to."""
+        with self._lock:
+            return list(self._made.values())
+
 
 _producers = PerProcess()
 
+HASTY_SECONDS = (2.0, 1.0, 0.5, 0.2, 0.1)
+"""How long the broker objects of those senders wait for an answer that have less time than the usual."""
 
-def producer(app: Any) -> Broker:
-    """The broker object that this process sends with."""
-    broker: Broker = _producers.get(app, _open_producer)
+_hasty_producers = {seconds: PerProcess() for seconds in HASTY_SECONDS}
+
+
+def producer(app: Any, seconds: float = PRODUCER_ANSWER_SECONDS) -> Broker:
+    """The broker object that this process sends with, which waits no longer than about so many seconds for an answer."""
+    broker: Broker
+    if seconds >= PRODUCER_ANSWER_SECONDS:
+        broker = _producers.get(app, _open_producer)
+        return broker
+    hasty = next((step for step in HASTY_SECONDS if step <= seconds), HASTY_SECONDS[-1])
+    broker = _hasty_producers[hasty].get(app, lambda app: open_broker(app, answer_seconds=hasty))
     return broker
 
 

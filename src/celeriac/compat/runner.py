@@ -24,7 +24,7 @@ from celery.utils.saferepr import saferepr
 from kombu.exceptions import ContentDisallowed
 from kombu.serialization import prepare_accept_content
 
-from celeriac.compat import chords, context, followups
+from celeriac.compat import chords, context, followups, publish_buffer
 from celeriac.compat.collect import Collector, collected_outcome, collecting, current_collector
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
 from celeriac.compat.custom_request import accepted, ended, timed_out
@@ -134,6 +134,7 @@ class CeleryRunner:
     def on_slot_stop(self) -> None:
         """See :class:`~celeriac.engine.runner.Runner`."""
         signals.worker_process_shutdown.send(sender=self._hostname, pid=os.getpid(), exitcode=0)
+        publish_buffer.close_all()
         if self.orders is not None:
             self.orders.events.close()
 
