@@ -75,6 +75,34 @@ class Broker(ABC):
     """How many times this object has gone to the store and waited for the answer (an SQL statement or transaction
     that stays in the process counts one).  Tests assert on it."""
 
+    # -- what a store cannot do --------------------------------------------------------------------------------------
+
+    writes_results = True
+    """Whether it can be a result store's own broker: see :meth:`shares_store`."""
+    zero_first = True
+    """Whether priority 0 is the highest, and priorities go before the order of queues.  RabbitMQ has it the other way round,
+    and within one queue only."""
+    keeps_place = True
+    """Whether a message that goes back edited goes to the head of its queue, and a replayed one keeps its priority.  In RabbitMQ
+    only an unchanged message keeps its place."""
+    keeps_leases = True
+    """Whether leases outlive connections.  Where they do not, the store itself gives an unchanged message back when the
+    connection of its dead owner is gone, and marks it; see the broker's own pages for how double runs are prevented."""
+    promotes = True
+    """Whether the schedule is ours to look through.  Where it is not, due messages come into their queues by themselves,
+    :meth:`promote` has nothing to do, and :attr:`Depth.scheduled` counts all queues together, at the first one asked for."""
+    shows_age = True
+    """Whether :attr:`Depth.oldest_age` can be told without taking the message."""
+    call_round_trips = 1
+    """Most round trips of one publish, lease or settle, whatever the number of messages."""
+
+    best_batch = 1000
+    """Most messages that a worker should lease at once: more would keep it waiting for longer than they save."""
+
+    dead_page: int = 50
+    """How many dead letters to read at a time.  Each comes with its message, which may have megabytes; a broker that reads all of
+    them anyway says more."""
+
     acknowledges_apart = False
     """Whether an early acknowledgement is a call of its own.  Where it is not, whoever rescues a dead slot knows what had started,
     and nobody else gets what it held meanwhile."""
@@ -87,6 +115,9 @@ class Broker(ABC):
 
         All or nothing.  When it returns, the store has accepted them with its configured durability.
         """
+
+    def prepare(self, queues: Sequence[str]) -> None:  # noqa: B027 - most stores have nothing to prepare
+        """See to it that queues exist and get what their exchanges have for them, where a store has such things."""
 
     def publish_claimed(
         self, messages: Sequence[Message], claims: Sequence[Claim | None], store: KeyValueStore
@@ -248,6 +279,18 @@ class Broker(ABC):
     @abstractmethod
     def discard(self, ids: Iterable[str]) -> int:
         """Delete dead letters; return how many were there."""
+
+    def expire_dead(self, before: float, limit: int = 100) -> int:
+        """Delete dead letters that died before this moment (seconds since the epoch), the oldest first; return how many.
+
+        At most ``limit``.  A broker that has no quicker way looks at all of them, a page at a time.
+        """
+        old: list[str] = []
+        last: str | None = None
+        while page := self.dead_letters(self.dead_page, last):
+            old += [letter.id for letter in page if letter.at < before]
+            last = page[-1].id
+        return self.discard(old[-limit:]) if old else 0
 
     # -- the rest --------------------------------------------------------------------------------------------------
 

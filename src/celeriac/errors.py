@@ -9,11 +9,13 @@
     │   ├── StoreUnavailable      not reachable, restarting, timed out: try again
     │   │   └── AccessDenied      a password, a right or a certificate is refused (a ConfigurationError, too)
     │   ├── StoreFull             out of memory or disk: try again when there is room
+    │   ├── Unroutable            nothing would get the message
     │   └── SchemaError           the store holds data of a newer version, or the server is too old
     ├── OwnerLost                 this worker's leases were taken over; what it holds is no longer its own
     ├── QueueFull                 the queue's maximum length is reached
     ├── InvalidPayload            arguments that do not fit the task's signature; also a ValueError
-    └── Snooze                    raised by a task to run later, no attempt counted (celeriac.compat.snooze)
+    ├── Snooze                    raised by a task to run later, no attempt counted (celeriac.compat.snooze)
+    └── NotUnique                 an equal task is on its way; nothing was sent
 """
 
 from __future__ import annotations
@@ -62,6 +64,10 @@ class StoreFull(StoreError):
     """The store is out of memory or disk.  Nothing was written; it can be tried again when there is room."""
 
 
+class Unroutable(StoreError):
+    """No queue is bound for the message, so nothing would get it.  It was not sent."""
+
+
 class SchemaError(StoreError):
     """The store's data or server is of a version that this package cannot use."""
 
@@ -72,6 +78,24 @@ class OwnerLost(CeleriacError):
 
 class QueueFull(CeleriacError):
     """The queue has reached its maximum length; nothing was sent."""
+
+
+class NotUnique(CeleriacError):
+    """A unique task was not sent, because an equal one is on its way.
+
+    Args:
+        task: its name.
+        task_id: id of the one that is on its way.
+    """
+
+    def __init__(self, task: str, task_id: str) -> None:
+        super().__init__(f"{task} was not sent: an equal one, {task_id}, is on its way")
+        self.task = task
+        self.task_id = task_id
+
+    def __reduce__(self) -> tuple[type[NotUnique], tuple[str, str]]:
+        """For pickle: by what it was made of."""
+        return NotUnique, (self.task, self.task_id)
 
 
 class FieldReason(NamedTuple):

@@ -15,8 +15,10 @@ from celeriac.backends.redis import RedisBackend
 from celeriac.backends.sqlite import SQLiteBackend
 from celeriac.broker import Broker
 from celeriac.brokers.postgres import PostgresBroker
+from celeriac.brokers.rabbitmq import RabbitBroker
 from celeriac.brokers.redis import RedisBroker, RedisOptions
 from celeriac.brokers.sqlite import SQLiteBroker
+from celeriac.compat.connect_rabbitmq import rabbit_options
 from celeriac.keyvalue import KeyValueStore
 from celeriac.keyvalues.redis import RedisKeyValues
 from celeriac.keyvalues.sqlite import SQLiteKeyValues
@@ -42,8 +44,8 @@ class Kit(ABC):
     @abstractmethod
     def new_backend(self, ttl: int) -> Backend: ...
 
-    @abstractmethod
-    def new_key_values(self) -> KeyValueStore: ...
+    def new_key_values(self) -> KeyValueStore:
+        raise NotImplementedError
 
     def broker(self, backend: Backend | None = None) -> Broker:
         return self._stack.enter_context(closing(self.new_broker(backend)))
@@ -95,6 +97,21 @@ class PostgresKit(Kit):
 
     def new_backend(self, ttl: int) -> Backend:
         return PostgresBackend(self.options, result_ttl=ttl)
+
+
+class RabbitKit(Kit):
+    """Results are apart, in SQLite."""
+
+    def __init__(self, stack: ExitStack, url: str, path: Path) -> None:
+        super().__init__(stack)
+        self.url = url
+        self.path = path
+
+    def new_broker(self, backend: Backend | None) -> Broker:
+        return RabbitBroker(rabbit_options(self.url))
+
+    def new_backend(self, ttl: int) -> Backend:
+        return SQLiteBackend(self.path, result_ttl=ttl)
 
 
 def messages(*raws: bytes | str, queue: str = QUEUE, priority: int = 0, due: float | None = None) -> list[Message]:

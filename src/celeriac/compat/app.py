@@ -14,8 +14,10 @@ from celery.utils.functional import maybe_list
 from celery.utils.time import maybe_iso8601
 from kombu.utils.uuid import uuid
 
-from celeriac.compat import connect, declaring, sending
+from celeriac.compat import connect, declaring, sending, uniqueness
+from celeriac.compat.dead import DeadLetters
 from celeriac.compat.patterns import payload as typed_payloads
+from celeriac.compat.patterns.idempotency import check_call
 from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot, watch
 from celeriac.compat.stores import result_class
@@ -39,6 +41,7 @@ class Celery(celery.Celery):
     """
 
     task_cls: Any
+    control_cls = "celeriac.compat.control.client:Control"
     embedded = True
     """Whether the embedded default applies.  Not to apps that were upgraded: for them no broker means Celery's default."""
 
@@ -103,6 +106,7 @@ class Celery(celery.Celery):
         Raises:
             kombu.exceptions.OperationalError: the broker could not be reached, or has no room.
             kombu.exceptions.EncodeError: the arguments cannot be serialised.
+            NotUnique: an equal task is on its way, and the task asks for this error.
         """
         if task_type is None:
             args, kwargs, options = self._typed(name, args, kwargs, options)
@@ -115,6 +119,10 @@ class Celery(celery.Celery):
         ignore_result = options.pop("ignore_result", None)
         task_type = task_type or self._tasks.get(name)
         options = (router or self.amqp.router).route(options, route_name or name, args, kwargs, task_type)
+        check_call(task_type, args, kwargs)
+        unique = uniqueness.options_of(task_type)
+        if unique is not None and unique.delay is not None and countdown is None and eta is None:
+            countdown = unique.delay
         if expires is not None:
             options["expiration"] = self._seconds_left(expires)
         parent = self.current_worker_task
@@ -133,12 +141,23 @@ class Celery(celery.Celery):
             options.pop(stamp)
         if not ignore_result:
             self.backend.on_task_call(producer, task_id)
-        sending.send(self, name, message, options)
-        result = (result_cls or self.AsyncResult)(task_id)
+        ticket = None if unique is None else self._ticket(task_type, unique, message, options, parent)
+        sending.send(self, name, message, options, ticket)
+        result = (result_cls or self.AsyncResult)(task_id if ticket is None else ticket.task_id)
+        if ticket is not None:
+            ticket.results.append(result)
         result.ignored = ignore_result
         if add_to_parent and parent:
             parent.add_trail(result)
         return result
+
+    def _ticket(
+        self, task: Any, unique: Any, message: Any, options: dict[str, Any], parent: Any
+    ) -> uniqueness.Ticket | None:
+        """For a unique task's message: what claims its key, and learns whose it is."""
+        due = sending.due_at(self, message.headers.get("eta"))
+        serializer = options.get("serializer") or snapshot(self).serializer
+        return uniqueness.ticket_for(task, unique, message, due, serializer, parent)
 
     def _typed(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         """Arguments and options of a task that is sent by name, checked if its payload is known here to be typed."""
@@ -208,9 +227,19 @@ class Celery(celery.Celery):
         return found(app=self, url=url)
 
     @cached_property
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters of the app's broker: to list, get, edit, replay and discard."""
+        return DeadLetters(self)
+
+    @cached_property
     def AsyncResult(self) -> Any:
         """The class of result handles, bound to this app."""
         return self.subclass_with_self(Result, name="AsyncResult")
+
+    @cached_property
+    def GroupResult(self) -> Any:
+        """The class of groups' result handles, bound to this app."""
+        return self.subclass_with_self(uniqueness.GroupResult, name="GroupResult")
 
     @property
     def Worker(self) -> Any:

@@ -6,11 +6,12 @@ import os
 import threading
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
-from celeriac.compat import connect_kombu, connect_redis, connect_sqlite
+from celeriac.compat import connect_kombu, connect_postgres, connect_rabbitmq, connect_redis, connect_sqlite
 from celeriac.errors import ConfigurationError
 from celeriac.keyvalue import KeyValueStore
 from celeriac.settings import EngineSettings
@@ -19,6 +20,9 @@ EMBEDDED_FILE = "celeriac.sqlite3"
 """The embedded default, in the current directory."""
 
 EMBEDDED_URL = f"sqlite:///{EMBEDDED_FILE}"
+
+CELERYS_DEFAULT = "amqp://guest@localhost//"
+"""What an app without a ``broker_url`` means."""
 
 REDIS_SCHEMES = connect_redis.SCHEMES
 
@@ -31,13 +35,17 @@ def broker_url(app: Any) -> str:
     url = app.conf.broker_write_url or app.conf.broker_url
     if isinstance(url, (list, tuple)):
         url = ";".join(url)  # as kombu writes alternatives in one URL
-    if not url:
-        raise ConfigurationError(
-            "The app has no broker_url, which for Celery means amqp://guest@localhost//. Celeriac has no engine for that: "
-            f"set broker_url to redis://… or {EMBEDDED_URL}, or make the app with `from celeriac import Celery`, which uses "
-            f"the file {EMBEDDED_FILE}"
-        )
-    return str(url)
+    url = url or CELERYS_DEFAULT
+    return _from_parts(app.conf) if app.conf.broker_transport and "://" not in str(url) else str(url)
+
+
+def _from_parts(conf: Any) -> str:
+    """The URL that the settings of old times mean, one for each of its parts."""
+    user, password = quote(str(conf.broker_user or ""), safe=""), quote(str(conf.broker_password or ""), safe="")
+    login = f"{user}:{password}@" if user or password else ""
+    port = f":{conf.broker_port}" if conf.broker_port else ""
+    vhost = str(conf.broker_vhost or "").lstrip("/")
+    return f"{conf.broker_transport}://{login}{conf.broker_host or 'localhost'}{port}/{vhost}"
 
 
 def scheme_of(url: str) -> str:
@@ -51,12 +59,15 @@ store, which the broker may write itself."""
 
 BROKERS: dict[str, BrokerOpener] = {
     "sqlite": connect_sqlite.open_broker,
+    **dict.fromkeys(connect_postgres.SCHEMES, connect_postgres.open_broker),
     **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_broker),
+    **dict.fromkeys(connect_rabbitmq.SCHEMES, connect_rabbitmq.open_broker),
 }
 """The engines, by the scheme of the broker's URL."""
 
 BACKENDS: dict[str, Callable[[Any, str], Backend]] = {
     "sqlite": connect_sqlite.open_backend,
+    **dict.fromkeys(connect_postgres.SCHEMES, connect_postgres.open_backend),
     **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_backend),
 }
 """The result stores, by the scheme of their URL.  Any other is Celery's own class's business."""

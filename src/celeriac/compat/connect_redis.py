@@ -9,6 +9,7 @@ from kombu.utils.imports import symbol_by_name
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
+from celeriac.compat.dead_limit import dead_limit
 from celeriac.compat.durations import whole_seconds
 from celeriac.errors import ConfigurationError, MissingExtra
 from celeriac.keyvalue import KeyValueStore
@@ -76,6 +77,7 @@ def redis_options(app: Any, url: str, answer_seconds: float | None, *, result_st
         "key_prefix": prefix,
         "connect_timeout": float(transport.get("socket_connect_timeout") or conf.broker_connection_timeout or 4),
         "answer_timeout": float(transport.get("socket_timeout") or answer_seconds or 10),
+        **dead_limit(app),
         "client_options": {**tls_options(use_ssl), **_credentials(conf, transport, url, result_store=result_store)},
         "sentinel": _sentinel(url, transport),
     }

@@ -48,6 +48,7 @@ class KombuBroker(Broker):
         """
         self.url = maybe_sanitize_url(url)
         self.traits: Traits = traits_of(url)
+        self.best_batch = self.traits.batch
         self.round_trips = 0
         self._app = app
         self._directory = directory_of(url)

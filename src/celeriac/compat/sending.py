@@ -15,10 +15,12 @@ from kombu import Exchange
 from kombu.common import Broadcast
 from kombu.exceptions import OperationalError
 
-from celeriac.compat import connect, context, envelope
+from celeriac.broker import Broker
+from celeriac.compat import connect, context, envelope, uniqueness
 from celeriac.compat.collect import current_collector
 from celeriac.compat.snapshot import Snapshot, snapshot
-from celeriac.errors import StoreFull, StoreUnavailable
+from celeriac.compat.uniqueness import Ticket
+from celeriac.errors import NotUnique, StoreFull, StoreUnavailable, Unroutable
 from celeriac.message import SENT_HEADER, Message
 from celeriac.telemetry.bus import bus
 from celeriac.telemetry.events import TaskSent
@@ -33,6 +35,10 @@ class PublishFailed(StoreUnavailable, OperationalError):
 
 class PublishRefused(StoreFull, OperationalError):
     """The broker has no room for the message; nothing was sent."""
+
+
+class PublishUnroutable(Unroutable, OperationalError):
+    """No queue is bound for the message; it was not sent."""
 
 
 class Address(NamedTuple):
@@ -52,6 +58,8 @@ class Posted(NamedTuple):
     name: str
     headers: dict[str, Any]
     announce: Callable[[], None] | None
+    ticket: Ticket | None = None
+    """Of a unique task."""
 
 
 class Batch:
@@ -72,20 +80,24 @@ def batch(app: Any) -> Iterator[Batch]:
 
     Raises:
         PublishFailed, PublishRefused: on leaving the block; nothing is known to have been sent.
+        NotUnique: on leaving the block, for the first of the unique tasks that ask for it; everything else was sent.
     """
     outer = _batch.get()
     if outer is not None:
         yield outer
         return
     collected = Batch()
-    token = _batch.set(collected)
+    token, handles = _batch.set(collected), uniqueness.open_handles()
     try:
         yield collected
     finally:
         _batch.reset(token)
+        members = uniqueness.close_handles(handles)
     if collected.posted:
         settings = snapshot(app)
-        post(app, collected.posted, settings.retry_policy if settings.retry else None)
+        aliases = post(app, collected.posted, settings.retry_policy if settings.retry else None)
+        uniqueness.follow(members, aliases)
+        uniqueness.remember(aliases)
 
 
 def resolve(
@@ -112,15 +124,18 @@ def resolve(
     return Address(None, exchange, routing_key or "", exchange_type), queue
 
 
-def send(app: Any, name: str, message: Any, options: dict[str, Any]) -> None:
-    """Send one of Celery's task messages (what ``amqp.create_task_message`` returns)."""
+def send(app: Any, name: str, message: Any, options: dict[str, Any], ticket: Ticket | None = None) -> None:
+    """Send one of Celery's task messages (what ``amqp.create_task_message`` returns); ``ticket`` is a unique task's."""
     headers, properties, body, sent_event = message
     queue, exchange = options.pop("queue", None), options.pop("exchange", None)
     address, queue = resolve(app, queue, exchange, options.pop("routing_key", None), options.pop("exchange_type", None))
     headers.update(options.pop("headers", None) or {})
     headers[SENT_HEADER] = time.time()
     settings = snapshot(app)
-    if address.queue is None or isinstance(queue, Broadcast) or not settings.has_engine:
+    by_exchange = address.queue is None and settings.amqp and address.exchange_type != "fanout"
+    if not (address.queue or by_exchange) or isinstance(queue, Broadcast) or not settings.has_engine:
+        if ticket is not None:
+            uniqueness.claim_late(headers)
         _send_by_kombu(app, name, message, {**options, "queue": queue, **_exchange_options(address)})
         return
     retry = options.pop("retry", None)
@@ -130,19 +145,23 @@ def send(app: Any, name: str, message: Any, options: dict[str, Any]) -> None:
     _fill_properties(settings, properties, queue, options)
     if signals.before_task_publish.receivers:
         signals.before_task_publish.send(
-            sender=name, body=body, exchange="", routing_key=address.queue, declare=[queue], headers=headers,
-            properties=properties, retry_policy=policy,
+            sender=name, body=body, exchange=address.exchange, routing_key=address.routing_key, declare=[queue],
+            headers=headers, properties=properties, retry_policy=policy,
         )  # fmt: skip
-    raw = envelope.encode(
+    if by_exchange and queue is not None:
+        connect.producer(app).prepare([queue.name])
+    encode = envelope.encode_parcel if settings.amqp else envelope.encode
+    raw = encode(
         body, serializer=serializer, compression=compression, headers=headers, properties=properties,
-        exchange="", routing_key=address.queue,
+        exchange=address.exchange, routing_key=address.routing_key,
     )  # fmt: skip
     due = due_at(app, headers.get("eta"))
     posted = Posted(
-        Message(address.queue, raw, properties["priority"], due),
+        Message(address.queue or "", raw, properties["priority"], due),
         name,
         headers,
         _announcement(app, name, body, headers, address, sent_event),
+        ticket,
     )
     retry = settings.retry if retry is None else retry
     _deliver(app, posted, policy if retry else None)
@@ -186,15 +205,20 @@ def held_back(posted: Posted) -> bool:
     return True
 
 
-def post(app: Any, posted: Sequence[Posted], policy: dict[str, Any] | None) -> None:
-    """Put messages into the broker, trying again as ``policy`` says (Celery's ``retry_policy``; ``None``: once)."""
+def post(app: Any, posted: Sequence[Posted], policy: dict[str, Any] | None) -> uniqueness.Aliases:
+    """Put messages into the broker, trying again as ``policy`` says (Celery's ``retry_policy``; ``None``: once).
+
+    Returns the ids of unique tasks that were not sent, each with that of the one that is on its way.
+    """
     broker = connect.producer(app)
     messages = [each.message for each in posted]
     started, tries = time.monotonic(), 0
     while True:
         try:
-            broker.publish(messages)
+            found = _publish(app, broker, posted, messages)
             break
+        except Unroutable as error:
+            raise PublishUnroutable(f"{len(messages)} messages were not sent: {error}") from error
         except StoreFull as error:
             raise PublishRefused(f"{len(messages)} messages were not sent: {error}") from error
         except StoreUnavailable as error:
@@ -204,9 +228,41 @@ def post(app: Any, posted: Sequence[Posted], policy: dict[str, Any] | None) -> N
                 took = time.monotonic() - started
                 raise PublishFailed(f"Gave up sending after {tries} attempts in {took:.1f} s: {error}") from error
             time.sleep(pause)
+    aliases, refused = _answered(posted, found)
     for each in posted:
-        if each.announce is not None:
+        if each.announce is not None and each.headers.get("id") not in aliases:
             each.announce()
+    if refused is not None:
+        raise refused
+    return aliases
+
+
+def _publish(
+    app: Any, broker: Broker, posted: Sequence[Posted], messages: Sequence[Message]
+) -> list[bytes | None] | None:
+    """Publish; return the broker's answers for unique tasks, if there are any of them."""
+    if not any(each.ticket for each in posted):
+        broker.publish(messages)
+        return None
+    claims = [each.ticket.claim if each.ticket else None for each in posted]
+    return broker.publish_claimed(messages, claims, connect.key_values(app))
+
+
+def _answered(
+    posted: Sequence[Posted], found: Sequence[bytes | None] | None
+) -> tuple[uniqueness.Aliases, NotUnique | None]:
+    """What the broker's answers mean: ids that others stand for, and the first error."""
+    aliases: uniqueness.Aliases = {}
+    first: NotUnique | None = None
+    for each, value in zip(posted, found or (), strict=False):
+        if each.ticket is None:
+            continue
+        wanted = each.ticket.task_id
+        error = each.ticket.sent(value)
+        if each.ticket.task_id != wanted:
+            aliases[wanted] = each.ticket.task_id
+        first = first or error
+    return aliases, first
 
 
 def _pause(policy: dict[str, Any] | None, tries: int) -> float | None:
@@ -255,7 +311,7 @@ def _announcement(
     def announce() -> None:
         if signals.after_task_publish.receivers:
             signals.after_task_publish.send(
-                sender=name, body=body, headers=headers, exchange="", routing_key=address.queue
+                sender=name, body=body, headers=headers, exchange=address.exchange, routing_key=address.routing_key
             )
         if sent_event:
             _send_event(app, sent_event, address)
@@ -266,7 +322,7 @@ def _announcement(
 
 
 def _send_event(app: Any, sent_event: dict[str, Any], address: Address) -> None:
-    sent_event.update(queue=address.queue, exchange="", routing_key=address.routing_key)
+    sent_event.update(queue=address.queue, exchange=address.exchange, routing_key=address.routing_key)
     with app.kombu_producer() as producer:
         app.amqp._event_dispatcher.publish("task-sent", sent_event, producer)
 
@@ -278,6 +334,9 @@ def _exchange_options(address: Address) -> dict[str, Any]:
 
 
 def _send_by_kombu(app: Any, name: str, message: Any, options: dict[str, Any]) -> None:
+    collector = current_collector()
+    if collector is not None and collector.only:
+        return
     with app.kombu_producer() as producer:
         app.amqp.send_task_message(producer, name, message, **options)
 

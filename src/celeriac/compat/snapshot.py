@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from celeriac.compat import connect
+from celeriac.compat import connect, connect_rabbitmq
 
 
 class WatchedDict(dict[str, Any]):
@@ -61,6 +61,8 @@ class Snapshot(NamedTuple):
     inherit_priority: bool
     has_engine: bool
     """Whether there is an engine for the app's broker."""
+    amqp: bool
+    """Whether messages go as AMQP has them, and exchanges decide where to."""
 
 
 def watch(conf: Any) -> None:
@@ -96,6 +98,7 @@ def _renewed(app: Any) -> Snapshot:
         protocol=int(conf.task_protocol),
         inherit_priority=bool(conf.task_inherit_parent_priority),
         has_engine=connect.has_engine(connect.broker_url(app)),
+        amqp=connect.scheme_of(connect.broker_url(app)) in connect_rabbitmq.SCHEMES,
     )
     loaded = app._conf
     # A source that is not a dict (Django's settings, a module) may change without our noticing: it is read each time.

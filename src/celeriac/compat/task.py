@@ -7,15 +7,18 @@ from typing import Any
 
 import celery
 from celery import signals
+from celery.app.routes import MapRoute
 from celery.result import AsyncResult
 from kombu.exceptions import EncodeError
 from vine import promise
 
-from celeriac.compat import connect, context, sending
+from celeriac.compat import connect, context, declaring, sending
+from celeriac.compat.long_work.work import Cursor, current_work, progress_of
 from celeriac.compat.patterns.payload import payload_of
 from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot
 from celeriac.compat.stencil import Ids, Stencil, cut
+from celeriac.policies.progress import Progress
 from celeriac.telemetry.bus import bus
 
 
@@ -59,6 +62,14 @@ class Result(AsyncResult):
             self.on_ready = made = promise(self._on_fulfilled, weak=True)
             return made
         raise AttributeError(name)
+
+    def progress(self) -> Progress | None:
+        """What the task last said of itself; ``None`` when it has not, or not for an hour."""
+        return progress_of(self.app, self.id)
+
+    def cancel(self, grace: float = 10.0) -> None:
+        """Cancel the task, wherever it is: see :meth:`celeriac.compat.control.client.Control.cancel`."""
+        self.app.control.cancel(self.id, grace)
 
 
 class Task(celery.Task):
@@ -117,6 +128,7 @@ class Task(celery.Task):
         own = type(self)
         return (
             current.has_engine
+            and all(isinstance(route, MapRoute) for route in self._get_app().amqp.routes)
             and current.protocol == 2
             and not current.sent_event
             and not current.compression
@@ -125,6 +137,7 @@ class Task(celery.Task):
             and getattr(self, "_dump_pydantic_arguments", None) is None
             and not (self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit)
             and not self.expires
+            and not declaring.changes_sending(self)
         )
 
     def schema(self) -> dict[str, Any]:
@@ -136,6 +149,28 @@ class Task(celery.Task):
         """
         made: dict[str, Any] = payload_of(self).schema()
         return made
+
+    # -- long work -------------------------------------------------------------------------------------------------
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far the running task is; ``AsyncResult.progress()`` and ``celeriac progress`` show it.
+
+        A round trip at most twice a second, however often it is called.
+        """
+        current_work().progress(done, total, note)
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where the running task is in its work: see :class:`~celeriac.compat.long_work.work.Cursor`."""
+        return current_work().cursor
+
+    def is_cancelled(self) -> bool:
+        """Whether somebody has cancelled or revoked the running task.  Costs nothing."""
+        return current_work().is_cancelled()
+
+    def check_cancelled(self) -> None:
+        """Raise :class:`~celeriac.Cancelled` if somebody has cancelled or revoked the running task."""
+        current_work().check_cancelled()
 
     def sending_options(self) -> dict[str, Any]:
         """The options of a call that is given none."""

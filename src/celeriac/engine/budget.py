@@ -18,9 +18,10 @@ SHORTEST_RUN = 5e-6
 class Budget:
     """Turns run times into lease sizes."""
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(self, settings: EngineSettings, best_batch: int = 1000) -> None:
+        """``best_batch``: the broker's."""
         self._seconds = settings.prefetch_seconds * settings.slot_concurrency
-        self._most = settings.batch_limit if settings.prefetch else 0
+        self._most = min(settings.batch_limit, best_batch) if settings.prefetch else 0
         self._average = 0.0
         self._last = max(1, settings.slot_concurrency)
 

@@ -71,7 +71,7 @@ class Consumer:
         self._outbox = outbox
         self._ledger = ledger
         self._bus = bus
-        self._budget = Budget(settings)
+        self._budget = Budget(settings, broker.best_batch)
         self._acknowledges = broker.acknowledges_apart
         self._running: dict[int, tuple[Job, Where]] = {}
         self.interrupting = threading.RLock()

@@ -344,6 +344,10 @@ class RedisBroker(Broker):
         with self._redis.call() as client:
             return int(client.xdel(self.key("dead"), *wanted))
 
+    def expire_dead(self, before: float, limit: int = 100) -> int:
+        """See :meth:`Broker.expire_dead`."""
+        return int(self._redis.run("expire_dead", [self.key("dead")], [before, limit]))
+
     # -- the rest --------------------------------------------------------------------------------------------------
 
     def shares_store(self, backend: Backend | None) -> bool:

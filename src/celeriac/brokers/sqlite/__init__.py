@@ -254,6 +254,10 @@ class SQLiteBroker(Broker):
         given = list(ids)
         return self._write(lambda c: burying.discard(c, given)) if given else 0
 
+    def expire_dead(self, before: float, limit: int = 100) -> int:
+        """See :meth:`Broker.expire_dead`."""
+        return self._write(lambda c: burying.expire(c, before, limit))
+
     # -- the rest --------------------------------------------------------------------------------------------------
 
     def shares_store(self, backend: Backend | None) -> bool:
