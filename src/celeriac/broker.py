@@ -121,6 +121,10 @@ class Broker(ABC):
     """How many dead letters to read at a time.  Each comes with its message, which may have megabytes; a broker that reads all of
     them anyway says more."""
 
+    acknowledges_apart = False
+    """Whether an early acknowledgement is a call of its own.  Where it is not, whoever rescues a dead slot knows what had started,
+    and nobody else gets what it held meanwhile."""
+
     # -- sending ---------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -218,6 +222,12 @@ class Broker(ABC):
     def lease(self, owner: str, queues: Sequence[str], limit: int) -> list[Delivery]:
         """Lease without settling.  Raises ``OwnerLost`` as :meth:`turn` does."""
         return self.turn(owner, (), queues, limit)[1]
+
+    def acknowledge(self, owner: str, tag: int) -> None:  # noqa: B027 - most have nothing to do
+        """Acknowledge a delivery whose task is acknowledged early, just before it starts.  It stays leased until it is settled.
+
+        Called where :attr:`acknowledges_apart` says so.
+        """
 
     @abstractmethod
     def release(self, owner: str, tags: Sequence[int]) -> int:

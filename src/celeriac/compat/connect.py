@@ -11,9 +11,10 @@ from weakref import WeakKeyDictionary
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
-from celeriac.compat import connect_postgres, connect_rabbitmq, connect_redis, connect_sqlite
+from celeriac.compat import connect_kombu, connect_postgres, connect_rabbitmq, connect_redis, connect_sqlite
 from celeriac.errors import ConfigurationError
 from celeriac.keyvalue import KeyValueStore
+from celeriac.settings import EngineSettings
 
 EMBEDDED_FILE = "celeriac.sqlite3"
 """The embedded default, in the current directory."""
@@ -80,8 +81,8 @@ KEY_VALUES: dict[str, Callable[[Any, str], KeyValueStore]] = {
 
 
 def has_engine(url: str) -> bool:
-    """Whether there is an engine for a broker at this URL."""
-    return scheme_of(url) in BROKERS
+    """Whether there is an engine for a broker at this URL, or kombu has a transport for it."""
+    return scheme_of(url) in BROKERS or connect_kombu.is_known(url)
 
 
 def open_broker(app: Any, *, answer_seconds: float | None = None) -> Broker:
@@ -92,13 +93,23 @@ def open_broker(app: Any, *, answer_seconds: float | None = None) -> Broker:
     """
     url = broker_url(app)
     opener = BROKERS.get(scheme_of(url))
+    if opener is None and connect_kombu.is_known(url):
+        opener = connect_kombu.open_broker
     if opener is None:
-        known = ", ".join(f"{scheme}://" for scheme in sorted(BROKERS))
+        engines, others = (
+            ", ".join(f"{each}://" for each in sorted(known)) for known in (BROKERS, connect_kombu.OTHERS)
+        )
         raise ConfigurationError(
-            f"Celeriac has no engine for {scheme_of(url)}:// brokers yet; it has {known}. "
-            "Until then run this app with `celery worker`"
+            f"There is no broker for {scheme_of(url)}:// URLs. Engines: {engines}. By kombu: {others}"
         )
     return opener(app, url, answer_seconds, open_backend(app))
+
+
+def check_worker(app: Any, engine: EngineSettings) -> None:
+    """See whether the app's broker can do what a worker is to do.  Raises ``ConfigurationError`` with the way out."""
+    url = broker_url(app)
+    if scheme_of(url) not in BROKERS and connect_kombu.is_known(url):
+        connect_kombu.check_worker(app, url, engine)
 
 
 def open_backend(app: Any) -> Backend | None:

@@ -113,6 +113,7 @@ class TaskJob:
         "headers",
         "interrupted",
         "is_async",
+        "is_late",
         "name",
         "plan",
         "redelivered",
@@ -131,6 +132,7 @@ class TaskJob:
         self.plan = plan
         self.name = plan.name
         self.is_async = plan.is_async
+        self.is_late = plan.late
         self.task_id: str = headers["id"]
         self.interrupted: BaseException | None = None
         self.error: BaseException | None = None

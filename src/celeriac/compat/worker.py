@@ -169,6 +169,7 @@ class Worker:
 
     def _check_broker(self) -> None:
         """Fail now, with a word of explanation, rather than in each slot."""
+        connect.check_worker(self.app, self.options.engine)
         broker = connect.open_broker(self.app)
         try:
             broker.ping()

@@ -90,12 +90,20 @@ class RemoteServices:
         self.orders.serve(worker.supervisor.roster)
         if self.orders.events.wanted:
             self.orders.events.switch(True)
-        self._heart.start()
         self._start_cancelling()
+        if not self._can_broadcast():
+            logger.info("Remote control and heartbeats are off: %s cannot send to all", worker.app.conf.broker_url)
+            return
+        self._heart.start()
         if worker.app.conf.worker_enable_remote_control:
             state = State(worker.app, worker.hostname, self.consumer, self.orders, self._heart.beat)
             self._control = RemoteControl(state)
             self._control.start()
+
+    def _can_broadcast(self) -> bool:
+        """Whether the transport has exchanges that reach everybody, as Celery's own worker asks it."""
+        with self._worker.app.connection_for_read() as connection:
+            return bool(connection.supports_exchange_type("fanout"))
 
     def _start_cancelling(self) -> None:
         """Have cancellations last and reach what runs here, where there is a store to keep them."""
