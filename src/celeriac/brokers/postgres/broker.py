@@ -263,7 +263,7 @@ class PostgresBroker(Broker):
 
     def expire_dead(self, before: float, limit: int = 100) -> int:
         """See :meth:`Broker.expire_dead`."""
-        return int(self.store.value(self._call("expire", before, limit)))
+        return int(self.database.value(self._call("expire", before, limit)))
 
     # -- the rest --------------------------------------------------------------------------------------------------
 
