@@ -41,6 +41,7 @@ class Celery(celery.Celery):
     """
 
     task_cls: Any
+    control_cls = "celeriac.compat.control.client:Control"
     embedded = True
     """Whether the embedded default applies.  Not to apps that were upgraded: for them no broker means Celery's default."""
 
@@ -104,6 +105,7 @@ class Celery(celery.Celery):
 
         Raises:
             kombu.exceptions.OperationalError: the broker could not be reached, or has no room.
+            QueueFull: the queue has reached its maximum length (also an ``OperationalError``).
             kombu.exceptions.EncodeError: the arguments cannot be serialised.
             NotUnique: an equal task is on its way, and the task asks for this error.
         """
@@ -179,7 +181,7 @@ class Celery(celery.Celery):
             return max(0.0, due - self.now().timestamp())
         return max(0.0, float(moment))
 
-    def batch(self) -> AbstractContextManager[sending.Batch]:
+    def batch(self, **options: Any) -> AbstractContextManager[sending.Batch]:
         """Send everything that is sent inside the block in one round trip, when the block ends::
 
             with app.batch():
@@ -188,10 +190,14 @@ class Celery(celery.Celery):
 
         If the block raises, nothing is sent.  Results can be waited for after the block.
 
+        Args:
+            options: ``queue_full``, ``queue_full_timeout`` and ``publish_timeout``, as ``apply_async`` has them.
+
         Raises:
             kombu.exceptions.OperationalError: on leaving the block; nothing is known to have been sent.
+            QueueFull: likewise; none of them was sent.
         """
-        return sending.batch(self)
+        return sending.batch(self, **options)
 
     def producer_or_acquire(self, producer: Any = None) -> Any:
         """What Celery's canvas sends a group through: all of it in one round trip."""

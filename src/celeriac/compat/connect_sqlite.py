@@ -34,7 +34,7 @@ def open_broker(app: Any, url: str, answer_seconds: float | None, results: Backe
     }
     options.update(dead_limit(app))
     if answer_seconds is not None:
-        options.setdefault("timeout", answer_seconds)
+        options["timeout"] = min(options.get("timeout", answer_seconds), answer_seconds)
     return SQLiteBroker(sqlite_path(url), **options)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import celery
 
+from celeriac.compat.patterns.circuit_breaker import CircuitBreakerPattern
 from celeriac.compat.patterns.dead_letter import DeadLetterPattern
 from celeriac.compat.patterns.idempotency import IdempotencyPattern
 from celeriac.compat.patterns.pattern import Pattern
@@ -23,6 +24,7 @@ PATTERNS: tuple[Pattern, ...] = (
     RetriesPattern(),
     PayloadPattern(),
     IdempotencyPattern(),
+    CircuitBreakerPattern(),  # last: a probe that is then not run would be wasted
 )
 """All patterns, in the order in which their policies are entered: what refuses a message comes before what waits for others, and
 what counts runs comes last.

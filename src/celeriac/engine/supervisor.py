@@ -170,7 +170,8 @@ class Supervisor:
     def _spawn(self) -> None:
         self._serial += 1
         owner = f"{self._run_id}:{self._serial}"
-        slot = SlotHandle(self._serial, owner, self.queues.names, self.settings.slot_concurrency, report=self._report)
+        place, queues, concurrency = self.roster.free_place(), self.queues.names, self.settings.slot_concurrency
+        slot = SlotHandle(self._serial, place, owner, queues, concurrency, report=self._report)
         self.roster.add(slot)
         if self.queues.names != slot.seat.queues:  # they changed when the slot was not in the roster yet
             slot.order("consume", self.queues.names)

@@ -14,5 +14,9 @@ CROSS JOIN LATERAL (
     SELECT s.due FROM {schema}.scheduled s WHERE s.queue = q.name ORDER BY s.queue, s.due, s.id LIMIT 1
 ) AS first
 
+-- name: first_scheduled
+SELECT extract(epoch FROM due)::float8, priority, raw FROM {schema}.scheduled WHERE queue = %s
+ORDER BY queue, due, id LIMIT %s
+
 -- name: announce
 SELECT {schema}.announce(%s, %s)

@@ -40,8 +40,7 @@ def batches(outcomes: Sequence[Outcome], *, results: bool) -> list[Batch]:
     """Outcomes in their order, in as few batches as possible: one, nearly always."""
     if len({outcome.delivery.tag for outcome in outcomes}) == len(outcomes) and not (results and _repeats(outcomes)):
         return [Batch(list(outcomes), 0)]
-    seen: set[int] = set()
-    unique = [outcome for outcome in outcomes if not (outcome.delivery.tag in seen or seen.add(outcome.delivery.tag))]
+    unique = list({outcome.delivery.tag: outcome for outcome in reversed(outcomes)}.values())[::-1]
     found = [Batch([], len(outcomes) - len(unique))]
     tasks: set[str] = set()
     for outcome in unique:
