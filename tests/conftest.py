@@ -83,7 +83,7 @@ def postgres_database(shared_postgres: PostgresServer) -> str:
     """A database with a Celeriac schema; :func:`postgres_url` empties it for each test."""
     name = shared_postgres.new_database()
     store = PostgresStore(PostgresOptions(shared_postgres.database_url(name)))
-    store.use(lambda connection: None)
+    store.prepare()
     store.close()
     return name
 

@@ -16,9 +16,9 @@ LEASE_SECONDS = 2
 CONF = {"celeriac_lease_seconds": LEASE_SECONDS}
 
 
-@pytest.fixture(params=["redis", "sqlite"])
+@pytest.fixture(params=["redis", "sqlite", "postgres"])
 def stage(request, tmp_path):
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else None
+    url = None if request.param == "sqlite" else request.getfixturevalue(f"{request.param}_url")
     with Stage(tmp_path, url, conf=CONF) as stage:
         yield stage
 

@@ -16,9 +16,9 @@ KILLS = 20
 AGAIN_SECONDS = 1.0
 
 
-@pytest.fixture(params=["redis", "sqlite"])
+@pytest.fixture(params=["redis", "sqlite", "postgres"])
 def stage(request, tmp_path):
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else None
+    url = None if request.param == "sqlite" else request.getfixturevalue(f"{request.param}_url")
     with Stage(tmp_path, url) as stage:
         yield stage
 

@@ -15,13 +15,14 @@ from celeriac.backends.redis import RedisBackend
 from celeriac.backends.sqlite import SQLiteBackend
 from celeriac.broker import Broker
 from celeriac.brokers.postgres import PostgresBroker
+from celeriac.brokers.rabbitmq import RabbitBroker
 from celeriac.brokers.redis import RedisBroker, RedisOptions
 from celeriac.brokers.sqlite import SQLiteBroker
+from celeriac.compat.connect_rabbitmq import rabbit_options
 from celeriac.keyvalue import KeyValueStore
+from celeriac.keyvalues.postgres import PostgresKeyValues
 from celeriac.keyvalues.redis import RedisKeyValues
 from celeriac.keyvalues.sqlite import SQLiteKeyValues
-from celeriac.brokers.rabbitmq import RabbitBroker
-from celeriac.compat.connect_rabbitmq import rabbit_options
 from celeriac.message import Delivery, Message
 from celeriac.outcome import ChordPart, DeadLetter, Outcome, Result, State
 from celeriac.postgres_store import PostgresOptions
@@ -98,6 +99,9 @@ class PostgresKit(Kit):
     def new_backend(self, ttl: int) -> Backend:
         return PostgresBackend(self.options, result_ttl=ttl)
 
+    def new_key_values(self) -> KeyValueStore:
+        return PostgresKeyValues(self.options)
+
 
 class RabbitKit(Kit):
     """Results are apart, in SQLite."""
@@ -112,6 +116,9 @@ class RabbitKit(Kit):
 
     def new_backend(self, ttl: int) -> Backend:
         return SQLiteBackend(self.path, result_ttl=ttl)
+
+    def new_key_values(self) -> KeyValueStore:
+        return SQLiteKeyValues(self.path)
 
 
 def messages(*raws: bytes | str, queue: str = QUEUE, priority: int = 0, due: float | None = None) -> list[Message]:

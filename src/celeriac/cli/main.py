@@ -11,6 +11,7 @@ import click
 from celeriac.cli.beat import beat
 from celeriac.cli.breakers import breakers
 from celeriac.cli.dead import dead
+from celeriac.cli.migrate_store import migrate_store
 from celeriac.cli.multi import multi
 from celeriac.cli.purge import purge
 from celeriac.cli.queues import queues
@@ -21,7 +22,7 @@ from celeriac.cli.worker import worker
 from celeriac.compat.command_line import celery_group
 from celeriac.errors import CeleriacError
 
-OWN_COMMANDS = (worker, multi, beat, breakers, dead, queues, retries, schedule, release, purge)
+OWN_COMMANDS = (worker, multi, beat, breakers, dead, queues, retries, schedule, release, purge, migrate_store)
 
 
 def command() -> click.Group:

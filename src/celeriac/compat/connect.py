@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
-from celeriac.compat import connect_rabbitmq, connect_redis, connect_sqlite
+from celeriac.compat import connect_postgres, connect_rabbitmq, connect_redis, connect_sqlite
 from celeriac.errors import ConfigurationError
 from celeriac.keyvalue import KeyValueStore
 
@@ -47,6 +47,7 @@ store, which the broker may write itself."""
 
 BROKERS: dict[str, BrokerOpener] = {
     "sqlite": connect_sqlite.open_broker,
+    **dict.fromkeys(connect_postgres.SCHEMES, connect_postgres.open_broker),
     **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_broker),
     **dict.fromkeys(connect_rabbitmq.SCHEMES, connect_rabbitmq.open_broker),
 }
@@ -54,6 +55,7 @@ BROKERS: dict[str, BrokerOpener] = {
 
 BACKENDS: dict[str, Callable[[Any, str], Backend]] = {
     "sqlite": connect_sqlite.open_backend,
+    **dict.fromkeys(connect_postgres.SCHEMES, connect_postgres.open_backend),
     **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_backend),
 }
 """The result stores, by the scheme of their URL.  Any other is Celery's own class's business."""
@@ -61,6 +63,7 @@ BACKENDS: dict[str, Callable[[Any, str], Backend]] = {
 
 KEY_VALUES: dict[str, Callable[[Any, str], KeyValueStore]] = {
     "sqlite": connect_sqlite.open_key_values,
+    **dict.fromkeys(connect_postgres.SCHEMES, connect_postgres.open_key_values),
     **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_key_values),
 }
 """The key-value stores, by the scheme of a broker's or a result store's URL."""

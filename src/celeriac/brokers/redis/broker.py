@@ -43,6 +43,8 @@ SCRIPTS = (
 class RedisBroker(Broker):
     """Queues, schedule, leases and dead letters in Redis."""
 
+    writes_keys = True
+
     def __init__(self, options: RedisOptions, results: ResultKeys | None = None) -> None:
         """Connects at first use.
 

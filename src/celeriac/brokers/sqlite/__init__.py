@@ -54,6 +54,8 @@ class SQLiteBroker(Broker):
         SchemaError: Python's SQLite is too old.  The file itself is looked at when it is first used.
     """
 
+    writes_keys = True
+
     def __init__(  # noqa: PLR0913 - options, all but one by name
         self,
         path: str | os.PathLike[str],
