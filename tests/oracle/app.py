@@ -288,6 +288,10 @@ def grow(task, args, tag, label, **_):
     return 11  # as the new member: their order is chance
 
 
+def grow_or_go(task, args, tag, label, **_):
+    return grow(task, args, tag, label) if task.request.chord else ok(task, args, tag, label)
+
+
 def soft_limit(task, args, tag, label, **_):
     try:
         while True:
@@ -314,7 +318,7 @@ ACTS = {
         retry_in_error, retry_with, retry_quietly, ignore, ignore_with_state, ignore_as_failed, progress, reject,
         retry_later, retry_elsewhere, unserialisable, nested_value, context, fan_out, replace, grow, soft_limit,
         too_long, call_inside, fail_unprintable, fail_unpicklable, fail_group, exit_process, interrupt, die,
-        send_then_fail, cyclic, many_children, state_of_others,
+        send_then_fail, cyclic, many_children, state_of_others, grow_or_go,
     )
 }  # fmt: skip
 
@@ -324,6 +328,17 @@ def auto(self, *, tag, label, error="plain", times=99, **_):
     if self.request.retries >= times:
         return self.request.retries
     raise {"plain": PlainError, "value": ValueError, "expected": Expected}[error](label)
+
+
+def item(args):
+    """One of the calls of a map: its tag, its label and a number."""
+    return spread(*args)
+
+
+def spread(tag, label, number):
+    """One of the calls of a starmap, or of a chunk."""
+    note(tag, "body", label, f"{tag}-{label}", 0, number=number)
+    return number + 1
 
 
 def errback(request, exc, traceback, *, tag, label):
@@ -435,6 +450,8 @@ class Tasks:
             retry_kwargs={"max_retries": 1, "countdown": 0},
             **bound,
         )(auto)
+        self.item = app.task(shared=False, name="item")(item)
+        self.spread = app.task(shared=False, name="spread")(spread)
         self.errback = app.task(shared=False, name="errback")(errback)
         self.looking = app.task(shared=False, name="looking", **{**bound, "base": Looking})(step)
         self.looking_errback = app.task(shared=False, name="looking_errback")(looking_errback)

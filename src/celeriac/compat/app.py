@@ -15,6 +15,7 @@ from celery.utils.time import maybe_iso8601
 from kombu.utils.uuid import uuid
 
 from celeriac.compat import connect, declaring, sending, uniqueness
+from celeriac.compat.dead import DeadLetters
 from celeriac.compat.patterns import payload as typed_payloads
 from celeriac.compat.patterns.idempotency import check_call
 from celeriac.compat.saferepr import quick_repr
@@ -40,6 +41,7 @@ class Celery(celery.Celery):
     """
 
     task_cls: Any
+    control_cls = "celeriac.compat.control.client:Control"
     embedded = True
     """Whether the embedded default applies.  Not to apps that were upgraded: for them no broker means Celery's default."""
 
@@ -103,6 +105,7 @@ class Celery(celery.Celery):
 
         Raises:
             kombu.exceptions.OperationalError: the broker could not be reached, or has no room.
+            QueueFull: the queue has reached its maximum length (also an ``OperationalError``).
             kombu.exceptions.EncodeError: the arguments cannot be serialised.
             NotUnique: an equal task is on its way, and the task asks for this error.
         """
@@ -178,7 +181,7 @@ class Celery(celery.Celery):
             return max(0.0, due - self.now().timestamp())
         return max(0.0, float(moment))
 
-    def batch(self) -> AbstractContextManager[sending.Batch]:
+    def batch(self, **options: Any) -> AbstractContextManager[sending.Batch]:
         """Send everything that is sent inside the block in one round trip, when the block ends::
 
             with app.batch():
@@ -187,10 +190,14 @@ class Celery(celery.Celery):
 
         If the block raises, nothing is sent.  Results can be waited for after the block.
 
+        Args:
+            options: ``queue_full``, ``queue_full_timeout`` and ``publish_timeout``, as ``apply_async`` has them.
+
         Raises:
             kombu.exceptions.OperationalError: on leaving the block; nothing is known to have been sent.
+            QueueFull: likewise; none of them was sent.
         """
-        return sending.batch(self)
+        return sending.batch(self, **options)
 
     def producer_or_acquire(self, producer: Any = None) -> Any:
         """What Celery's canvas sends a group through: all of it in one round trip."""
@@ -223,6 +230,11 @@ class Celery(celery.Celery):
         if found is None:
             return super()._get_backend()
         return found(app=self, url=url)
+
+    @cached_property
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters of the app's broker: to list, get, edit, replay and discard."""
+        return DeadLetters(self)
 
     @cached_property
     def AsyncResult(self) -> Any:

@@ -15,54 +15,47 @@ def results_of(scheme: str) -> Any:
     return SentinelResults if scheme == "sentinel" else RedisResults
 
 
-def _collecting(base: Any) -> Any:
-    """One of Celery's classes, which reads as it does and writes what the collector does not take."""
+class RedisResults(RedisBackend):
+    """Reads as Celery does; writes what the collector does not take."""
 
-    class Results(base):
-        collects = True
+    collects = True
 
-        def __init__(self, *args: Any, url: str | None = None, **kwargs: Any) -> None:
-            # Celery cuts the "redis+" of a socket's URL off before it makes the class.
-            super().__init__(*args, url=url.removeprefix("redis+") if url else url, **kwargs)
+    def __init__(self, *args: Any, url: str | None = None, **kwargs: Any) -> None:
+        # Celery cuts the "redis+" of a socket's URL off before it makes the class.
+        super().__init__(*args, url=url.removeprefix("redis+") if url else url, **kwargs)
 
-        def on_task_call(self, producer: Any, task_id: str) -> None:
-            """Celery subscribes to the result of every task it sends.  Waiting for it subscribes anyway, and then looks whether
-            it is there already, so nothing is missed by not doing so here.
-            """
+    def on_task_call(self, producer: Any, task_id: str) -> None:
+        """Celery subscribes to the result of every task it sends.  Waiting for it subscribes anyway, and then looks whether
+        it is there already, so nothing is missed by not doing so here.
+        """
 
-        def remove_pending_result(self, result: Any) -> Any:
-            """Every handle says goodbye when it goes; only those that somebody waited with have left anything here."""
-            handles, weak_handles = self._pending_results
-            if result.id in handles or result.id in weak_handles:
-                return super().remove_pending_result(result)
+    def remove_pending_result(self, result: Any) -> Any:
+        """Every handle says goodbye when it goes; only those that somebody waited with have left anything here."""
+        handles, weak_handles = self._pending_results
+        if result.id in handles or result.id in weak_handles:
+            return super().remove_pending_result(result)
+        return result
+
+    def _store_result(
+        self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
+    ) -> Any:
+        if collected(self, task_id, result, state, traceback, request):
             return result
+        return super()._store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
 
-        def _store_result(
-            self, task_id: str, result: Any, state: str, traceback: Any = None, request: Any = None, **kwargs: Any
-        ) -> Any:
-            if collected(self, task_id, result, state, traceback, request):
-                return result
-            return super()._store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
+    def _get_task_meta_for(self, task_id: str) -> Any:
+        payload = unsettled(task_id)
+        return super()._get_task_meta_for(task_id) if payload is None else self.decode_result(payload)
 
-        def _get_task_meta_for(self, task_id: str) -> Any:
-            payload = unsettled(task_id)
-            return super()._get_task_meta_for(task_id) if payload is None else self.decode_result(payload)
+    def _call_task_errbacks(self, request: Any, exc: Any, traceback: Any) -> None:
+        store_before_errbacks(self, request)
+        super()._call_task_errbacks(request, exc, traceback)
 
-        def _call_task_errbacks(self, request: Any, exc: Any, traceback: Any) -> None:
-            store_before_errbacks(self, request)
-            super()._call_task_errbacks(request, exc, traceback)
-
-        def on_chord_part_return(
-            self, request: Any, state: str, result: Any, propagate: Any = None, **kwargs: Any
-        ) -> None:
-            """See Celery's backend."""
-            if not collected_part(self, request, state, result):
-                super().on_chord_part_return(request, state, result, propagate=propagate, **kwargs)
-
-    Results.__name__ = Results.__qualname__ = base.__name__.replace("Backend", "Results")
-    Results.__doc__ = _collecting.__doc__
-    return Results
+    def on_chord_part_return(self, request: Any, state: str, result: Any, propagate: Any = None, **kwargs: Any) -> None:
+        """See Celery's backend."""
+        if not collected_part(self, request, state, result):
+            super().on_chord_part_return(request, state, result, propagate=propagate, **kwargs)
 
 
-RedisResults = _collecting(RedisBackend)
-SentinelResults = _collecting(SentinelBackend)
+class SentinelResults(RedisResults, SentinelBackend):
+    """The same on whichever server is the master.  Each method of the first class calls on to the second's."""

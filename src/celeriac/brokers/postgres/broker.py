@@ -261,6 +261,10 @@ class PostgresBroker(Broker):
         wanted = [row for id in ids if (row := _row_id(id)) is not None]
         return int(self.database.value(self._call("discard", Bigints(wanted)))) if wanted else 0
 
+    def expire_dead(self, before: float, limit: int = 100) -> int:
+        """See :meth:`Broker.expire_dead`."""
+        return int(self.database.value(self._call("expire", before, limit)))
+
     # -- the rest --------------------------------------------------------------------------------------------------
 
     def shares_store(self, backend: Backend | None) -> bool:

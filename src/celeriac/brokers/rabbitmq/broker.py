@@ -12,22 +12,26 @@ from collections.abc import Iterable, Sequence
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker, DeadMessage, Depth
-from celeriac.brokers.rabbitmq import notes
+from celeriac.brokers.rabbitmq import notes, wire
 from celeriac.brokers.rabbitmq.connection import ChannelClosed, Connection
 from celeriac.brokers.rabbitmq.dead import DeadLetters
 from celeriac.brokers.rabbitmq.keeper import Keeper
 from celeriac.brokers.rabbitmq.leases import Lease, Leases
+from celeriac.brokers.rabbitmq.methods import declare_queue
 from celeriac.brokers.rabbitmq.options import RabbitOptions
 from celeriac.brokers.rabbitmq.owners import Owners, beat_entry, note_entry
 from celeriac.brokers.rabbitmq.publisher import Publisher
-from celeriac.brokers.rabbitmq.suspects import Suspects
-from celeriac.brokers.rabbitmq.topology import Delays, Specs, Topology, declare_queue, plain_queue
+from celeriac.brokers.rabbitmq.suspects import PAUSE, Suspects
+from celeriac.brokers.rabbitmq.topology import Delays, Specs, Topology, plain_queue
 from celeriac.errors import OwnerLost
 from celeriac.message import Delivery, Message
 from celeriac.outcome import Outcome, Settlement
 
 FENCE_SECONDS = 1.0
 """How long a proof that the owner was not condemned is good for.  Others condemn only who was silent for much longer."""
+
+MOST_HELD = 200
+"""How many messages that others hold are looked past in one lease."""
 
 POLL_SECONDS = 0.01
 """Between two looks at the queues while a whole node is idle.  RabbitMQ tells of a message only by handing it out."""
@@ -44,6 +48,9 @@ class RabbitBroker(Broker):
     shows_age = False
     call_round_trips = 4
     best_batch = 100
+
+    dead_page = 1_000_000
+    # Looking at one dead letter takes all of them from their queue and gives them back.
 
     def __init__(self, options: RabbitOptions, specs: Specs = plain_queue) -> None:
         """Connects at first use.
@@ -144,7 +151,31 @@ class RabbitBroker(Broker):
         return leased
 
     def _take(self, owner: str, queue: str, limit: int) -> list[Delivery]:
+        """Lease from one queue.  What others hold is looked past and given back."""
         self._topology.need(queue)
+        taken: list[wire.Gotten] = []
+        held: list[int] = []
+        epoch = self._consuming.epoch
+        while len(taken) < limit and len(held) < MOST_HELD:
+            gotten = self._get(queue, limit - len(taken))
+            if self._consuming.epoch != epoch:  # what came before is the server's again
+                epoch = self._consuming.epoch
+                taken, held = [], []
+            if not gotten:
+                break
+            clear, drop, hold = self._suspects.sift(gotten, self._consuming)
+            taken += clear
+            held += hold
+            self._consuming.send(self._leases.drop(drop))
+            if not hold and not drop:
+                break
+        if held:
+            if not taken:
+                time.sleep(PAUSE)
+            self._consuming.send(self._leases.requeue(held))
+        return [self._leases.add(owner, queue, got) for got in taken]
+
+    def _get(self, queue: str, limit: int) -> list[wire.Gotten]:
         try:
             gotten = self._consuming.get(queue.encode(), limit)
         except ChannelClosed as error:
@@ -154,13 +185,8 @@ class RabbitBroker(Broker):
             self._topology.need(queue)
             gotten = []
         self._reconnect()
-        if not gotten:
-            return []
         self._leases.taken(gotten)
-        clear, drop, hold = self._suspects.sift(gotten, self._consuming)
-        if drop or hold:
-            self._consuming.send(self._leases.drop(drop) + self._leases.requeue(hold))
-        return [self._leases.add(owner, queue, got) for got in clear]
+        return gotten
 
     def _return_leases(self, owner: str, tags: Iterable[int]) -> None:
         held = self._leases.of(owner)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pamqp import commands
-
 from celeriac.brokers.rabbitmq import wire
-from celeriac.brokers.rabbitmq.connection import Connection, Entry
+from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.dead import DeadLetters, letter_entry
+from celeriac.brokers.rabbitmq.methods import purge_queue
 from celeriac.brokers.rabbitmq.topology import Delays, Topology, delay_route, ticks_until
+from celeriac.brokers.rabbitmq.wire import Entry
 from celeriac.errors import QueueFull, StoreFull, Unroutable
 from celeriac.message import Message
 from celeriac.outcome import Outcome
@@ -40,8 +40,8 @@ class Publisher:
             entries = [self._entry(message) for message in messages]
             published = self._connection.publish(entries)
         if published.refused:
-            names = ", ".join(sorted({messages[index].queue for index in published.refused}))
-            raise QueueFull(f"{names} has reached its maximum length: {len(published.refused)} messages were refused")
+            first = messages[min(published.refused)].queue
+            raise QueueFull(first, count=len(messages), refused=tuple(sorted(published.refused)))
         if published.unroutable:
             exchange, key = min(published.unroutable)
             raise Unroutable(
@@ -65,7 +65,7 @@ class Publisher:
     def purge(self, queue: str) -> int:
         """Throw away what is ready."""
         self._topology.need(queue)
-        (answer,) = self._connection.call(commands.Queue.Purge(queue=queue))
+        (answer,) = self._connection.call(purge_queue(queue))
         count: int = answer.message_count
         return count
 
