@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 import celery
+from celery.backends.rpc import RPCBackend
 from celery.utils.functional import maybe_list
 from celery.utils.time import maybe_iso8601
 from kombu.utils.uuid import uuid
@@ -105,13 +106,22 @@ class Celery(celery.Celery):
         for stamp in options.pop("stamped_headers", None) or ():
             options.pop(stamp)
         if not ignore_result:
-            self.backend.on_task_call(producer, task_id)
+            self._announce_call(producer, task_id)
         sending.send(self, name, message, options)
         result = (result_cls or self.AsyncResult)(task_id)
         result.ignored = ignore_result
         if add_to_parent and parent:
             parent.add_trail(result)
         return result
+
+    def _announce_call(self, producer: Any, task_id: str) -> None:
+        """Celery's ``rpc://`` declares its reply queue here, and needs a real producer for that."""
+        backend = self.backend
+        if isinstance(backend, RPCBackend) and not hasattr(producer, "channel"):
+            with self.kombu_producer() as real:
+                backend.on_task_call(real, task_id)
+        else:
+            backend.on_task_call(producer, task_id)
 
     def _execution_options(self, name: str, task_type: Any, options: dict[str, Any]) -> dict[str, Any]:
         """The task's own options under those of the call, for a task that is sent by name but known here."""

@@ -18,7 +18,7 @@ from kombu.exceptions import OperationalError
 from celeriac.compat import connect, context, envelope
 from celeriac.compat.collect import current_collector
 from celeriac.compat.snapshot import Snapshot, snapshot
-from celeriac.errors import StoreFull, StoreUnavailable, Unroutable
+from celeriac.errors import QueueFull, StoreFull, StoreUnavailable, Unroutable
 from celeriac.message import SENT_HEADER, Message
 from celeriac.telemetry.bus import bus
 from celeriac.telemetry.events import TaskSent
@@ -33,6 +33,10 @@ class PublishFailed(StoreUnavailable, OperationalError):
 
 class PublishRefused(StoreFull, OperationalError):
     """The broker has no room for the message; nothing was sent."""
+
+
+class PublishQueueFull(QueueFull, OperationalError):
+    """The queue has reached its maximum length; the message was not sent."""
 
 
 class PublishUnroutable(Unroutable, OperationalError):
@@ -203,6 +207,8 @@ def post(app: Any, posted: Sequence[Posted], policy: dict[str, Any] | None) -> N
         try:
             broker.publish(messages)
             break
+        except QueueFull as error:
+            raise PublishQueueFull(str(error)) from error
         except Unroutable as error:
             raise PublishUnroutable(f"{len(messages)} messages were not sent: {error}") from error
         except StoreFull as error:
