@@ -125,7 +125,9 @@ def test_exchanges_of_every_type_lead_where_they_should(lab):
     app = lab.ours
     lab.send(app, "tell", "image", exchange="media", exchange_type="topic", routing_key="media.image.png")
     lab.send(app, "tell", "video", exchange="media", exchange_type="topic", routing_key="media.video")
-    lab.send(app, "tell", "red", exchange="labelled", exchange_type="headers", routing_key="-", headers={"colour": "red"})
+    lab.send(
+        app, "tell", "red", exchange="labelled", exchange_type="headers", routing_key="-", headers={"colour": "red"}
+    )
     lab.send(app, "tell", "direct", exchange="celery", exchange_type="direct", routing_key="celery")
     lab.send(app, "tell", "queue", queue="images")
     names = ["images", "all-media", "red", "celery"]
@@ -171,5 +173,3 @@ def test_a_quorum_queue_serves_work(lab):
         results = [lab.send(lab.ours, "tell", n, queue="quorum") for n in range(30)]
         assert [result.get(timeout=20)["key"] for result in results] == list(range(30))
         assert lab.send(lab.ours, "fail_once", "again", queue="quorum").get(timeout=20)
-
-

@@ -15,6 +15,9 @@ SENT_HEADER = "celeriac-sent"
 CRASHES_HEADER = "celeriac-crashes"
 """Header with the number of processes that died while they ran this message.  Absent means none."""
 
+COPY_HEADER = "celeriac-copy"
+"""Header that makes a message that is sent again different from the first, where a broker knows messages by their bytes."""
+
 
 class Message(NamedTuple):
     """A message on its way to a queue."""

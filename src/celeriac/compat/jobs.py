@@ -9,7 +9,7 @@ from celery.app.task import Context
 from celery.app.task import Task as BaseTask
 from celery.utils.objects import mro_lookup
 
-from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery
+from celeriac.message import COPY_HEADER, CRASHES_HEADER, SENT_HEADER, Delivery
 
 
 def has_own(task: Any, name: str) -> bool:
@@ -65,7 +65,7 @@ class Plan:
         self.after_return = task.after_return if has_own(task, "after_return") else None
 
 
-NOT_SENT = frozenset({"followed", "held", SENT_HEADER, CRASHES_HEADER})
+NOT_SENT = frozenset({"followed", "held", SENT_HEADER, CRASHES_HEADER, COPY_HEADER, "x-delivery-count"})
 """Parts of a request that are not custom headers of its sender."""
 
 
