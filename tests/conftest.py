@@ -9,7 +9,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from celeriac.postgres_store import PostgresOptions, PostgresStore
 from tests.proxy import FaultProxy
+from tests.server_postgres import PostgresServer
 from tests.server_rabbitmq import RabbitServer
 from tests.servers import DATABASES, RedisServer, ServerMissing
 
@@ -67,6 +69,37 @@ def proxy(shared_redis: RedisServer, redis_url: str) -> Iterator[FaultProxy]:
     """A faulty way to the database of ``redis_url``, as ``proxy.url``."""
     with FaultProxy(shared_redis.port, database=int(redis_url.rpartition("/")[2])) as proxy:
         yield proxy
+
+
+@pytest.fixture(scope="session")
+def shared_postgres() -> Iterator[PostgresServer]:
+    """One server for the whole run.  Tests must not stop it: see ``postgres_server``."""
+    with PostgresServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_database(shared_postgres: PostgresServer) -> str:
+    """A database with a Celeriac schema; :func:`postgres_url` empties it for each test."""
+    name = shared_postgres.new_database()
+    store = PostgresStore(PostgresOptions(shared_postgres.database_url(name)))
+    store.prepare()
+    store.close()
+    return name
+
+
+@pytest.fixture
+def postgres_url(shared_postgres: PostgresServer, postgres_database: str) -> Iterator[str]:
+    """A database of the shared server, with an empty Celeriac schema and nobody connected."""
+    yield shared_postgres.database_url(postgres_database)
+    shared_postgres.empty(postgres_database)
+
+
+@pytest.fixture
+def postgres_server() -> Iterator[PostgresServer]:
+    """A server of the test's own, to kill, pause and restart."""
+    with PostgresServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,9 @@ from tests.test_control import APP, NODE, ask, ask_when_it_listens
 from tests.workers import Stage
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def stage(request, tmp_path):
-    broker = request.getfixturevalue("redis_url") if request.param == "redis" else None
+    broker = None if request.param == "sqlite" else request.getfixturevalue(f"{request.param}_url")
     with Stage(tmp_path, broker, app=APP) as stage:
         yield stage
 

@@ -89,7 +89,7 @@ def consumer(broker, diary):
     ledger, bus = Ledger(create_file(1), 1), Bus()
     outbox = Outbox(Settler(broker, None, diary), ledger, diary, bus)
     pool = InlinePool(lambda: False)
-    consumer = Consumer(OWNER, settings, broker, diary, pool, outbox, ledger, bus)
+    consumer = Consumer(OWNER, settings.queues, settings, broker, diary, pool, outbox, ledger, bus)
     pool.start(consumer, lambda: None)
     yield consumer
     ledger.close()

@@ -16,7 +16,7 @@ LEASE_SECONDS = 2
 CONF = {"celeriac_lease_seconds": LEASE_SECONDS}
 
 
-@pytest.fixture(params=["redis", "sqlite", "rabbitmq"])
+@pytest.fixture(params=["redis", "sqlite", "postgres", "rabbitmq"])
 def stage(request, tmp_path):
     url = None if request.param == "sqlite" else request.getfixturevalue(f"{request.param}_url")
     results = f"sqlite:///{tmp_path}/results.sqlite3" if request.param == "rabbitmq" else None

@@ -105,6 +105,10 @@ class DeadReason(str, Enum):
     POISON = "poison"
     """It killed its process too many times."""
     TIME_LIMIT = "time_limit"
+    BREAKER = "breaker"
+    """Its circuit breaker was open."""
+    OVERFLOW = "overflow"
+    """It made room in a queue that had reached its maximum length."""
 
 
 class DeadLetter(NamedTuple):
@@ -126,6 +130,20 @@ class DeadLetter(NamedTuple):
     """Seconds since the epoch."""
 
 
+class KeyWrite(NamedTuple):
+    """A held key (see :mod:`celeriac.keyvalue`) that is filled or given up together with an outcome, if its holder still has it."""
+
+    space: str
+    """Name of the key's namespace, which is not a listed one."""
+    name: str
+    holder: str
+    """The key is left alone when somebody else holds it, or nobody."""
+    value: bytes | None = None
+    """What the whole value becomes; ``None`` deletes the key."""
+    ttl: float | None = None
+    """Seconds until the key goes by itself; ``None``: never."""
+
+
 class Outcome(NamedTuple):
     """What came of one delivery.  Settling it writes all of this or none of it."""
 
@@ -142,6 +160,9 @@ class Outcome(NamedTuple):
     """Ids of the groups whose callback is among :attr:`publish`: their counts can go."""
     guarded: bool = False
     """The message may have run before: a ``SUCCESS`` that is already stored is kept."""
+    keys: tuple[KeyWrite, ...] = ()
+    """Keys of the key-value store that go with it.  A broker whose store they are in writes them in the same settle; else they are
+    written before everything else, so that whoever repeats the settle finds them."""
 
 
 class ReadyChord(NamedTuple):

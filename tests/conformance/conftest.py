@@ -9,14 +9,22 @@ import pytest
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
+from celeriac.brokers.postgres import PostgresBroker
 from celeriac.brokers.rabbitmq.broker import RabbitBroker
 from celeriac.brokers.redis import RedisBroker
 from celeriac.brokers.sqlite import SQLiteBroker
-from tests.conformance.kits import Kit, RabbitKit, RedisKit, SQLiteKit, owner_of
+from tests.conformance.kits import Kit, PostgresKit, RabbitKit, RedisKit, SQLiteKit, owner_of
 
-BROKERS: dict[str, type[Broker]] = {"sqlite": SQLiteBroker, "redis": RedisBroker, "rabbitmq": RabbitBroker}
+BROKERS: dict[str, type[Broker]] = {
+    "sqlite": SQLiteBroker,
+    "redis": RedisBroker,
+    "rabbitmq": RabbitBroker,
+    "postgres": PostgresBroker,
+}
 NO_BACKEND = frozenset({"rabbitmq"})
 """Kits that have no result store of their own."""
+NO_KEYS = frozenset({"rabbitmq", "postgres"})
+"""Kits that have no key-value store of their own."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -34,6 +42,8 @@ def _can(item: pytest.Item) -> bool:
         return True
     if name in NO_BACKEND and item.path.name == "test_backends.py":
         return False
+    if name in NO_KEYS and item.path.name in {"test_key_values.py", "test_held_keys.py"}:
+        return False
     return all(getattr(BROKERS[name], claim) for marker in item.iter_markers("needs") for claim in marker.args)
 
 
@@ -42,6 +52,8 @@ def kit(request, tmp_path) -> Iterator[Kit]:
     with ExitStack() as stack:
         if request.param == "sqlite":
             yield SQLiteKit(stack, tmp_path / "celeriac.sqlite3")
+        elif request.param == "postgres":
+            yield PostgresKit(stack, request.getfixturevalue("postgres_url"))
         elif request.param == "rabbitmq":
             yield RabbitKit(stack, request.getfixturevalue("rabbitmq_url"), tmp_path / "results.sqlite3")
         else:

@@ -10,15 +10,21 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from celeriac.backend import Backend
+from celeriac.backends.postgres import PostgresBackend
 from celeriac.backends.redis import RedisBackend
 from celeriac.backends.sqlite import SQLiteBackend
 from celeriac.broker import Broker
+from celeriac.brokers.postgres import PostgresBroker
 from celeriac.brokers.rabbitmq.broker import RabbitBroker
 from celeriac.brokers.redis import RedisBroker, RedisOptions
 from celeriac.brokers.sqlite import SQLiteBroker
 from celeriac.compat.connect_rabbitmq import rabbit_options
+from celeriac.keyvalue import KeyValueStore
+from celeriac.keyvalues.redis import RedisKeyValues
+from celeriac.keyvalues.sqlite import SQLiteKeyValues
 from celeriac.message import Delivery, Message
 from celeriac.outcome import ChordPart, DeadLetter, Outcome, Result, State
+from celeriac.postgres_store import PostgresOptions
 
 TTL = 60.0
 QUEUE = "images"
@@ -38,11 +44,17 @@ class Kit(ABC):
     @abstractmethod
     def new_backend(self, ttl: int) -> Backend: ...
 
+    def new_key_values(self) -> KeyValueStore:
+        raise NotImplementedError
+
     def broker(self, backend: Backend | None = None) -> Broker:
         return self._stack.enter_context(closing(self.new_broker(backend)))
 
     def backend(self, ttl: int = 3600) -> Backend:
         return self._stack.enter_context(closing(self.new_backend(ttl)))
+
+    def key_values(self) -> KeyValueStore:
+        return self._stack.enter_context(closing(self.new_key_values()))
 
 
 class SQLiteKit(Kit):
@@ -56,6 +68,9 @@ class SQLiteKit(Kit):
     def new_backend(self, ttl: int) -> Backend:
         return SQLiteBackend(self.path, result_ttl=ttl)
 
+    def new_key_values(self) -> KeyValueStore:
+        return SQLiteKeyValues(self.path)
+
 
 class RedisKit(Kit):
     def __init__(self, stack: ExitStack, url: str) -> None:
@@ -67,6 +82,21 @@ class RedisKit(Kit):
 
     def new_backend(self, ttl: int) -> Backend:
         return RedisBackend(RedisOptions(self.url), ttl=ttl)
+
+    def new_key_values(self) -> KeyValueStore:
+        return RedisKeyValues(RedisOptions(self.url))
+
+
+class PostgresKit(Kit):
+    def __init__(self, stack: ExitStack, url: str) -> None:
+        super().__init__(stack)
+        self.options = PostgresOptions(url)
+
+    def new_broker(self, backend: Backend | None) -> Broker:
+        return PostgresBroker(self.options, backend)
+
+    def new_backend(self, ttl: int) -> Backend:
+        return PostgresBackend(self.options, result_ttl=ttl)
 
 
 class RabbitKit(Kit):

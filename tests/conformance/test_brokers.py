@@ -843,7 +843,7 @@ def test_a_closed_broker_can_be_used_again(broker, owner):
 
 
 def test_the_url_is_for_people_to_read(broker):
-    assert broker.url.partition(":")[0] in {"sqlite", "redis", "amqp"}
+    assert broker.url.partition(":")[0] in {"sqlite", "redis", "postgresql", "amqp"}
 
 
 def test_owners_in_several_objects_lease_each_message_once(kit):

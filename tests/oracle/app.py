@@ -11,7 +11,7 @@ import celery
 from celery import states
 from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
-from tests.oracle.notebook import note, visits
+from tests.oracle.notebook import note, stored_state, text_of, visits
 
 QUEUES = ("celery", "second")
 SETTINGS: dict[str, Any] = {
@@ -288,6 +288,10 @@ def grow(task, args, tag, label, **_):
     return 11  # as the new member: their order is chance
 
 
+def grow_or_go(task, args, tag, label, **_):
+    return grow(task, args, tag, label) if task.request.chord else ok(task, args, tag, label)
+
+
 def soft_limit(task, args, tag, label, **_):
     try:
         while True:
@@ -314,7 +318,7 @@ ACTS = {
         retry_in_error, retry_with, retry_quietly, ignore, ignore_with_state, ignore_as_failed, progress, reject,
         retry_later, retry_elsewhere, unserialisable, nested_value, context, fan_out, replace, grow, soft_limit,
         too_long, call_inside, fail_unprintable, fail_unpicklable, fail_group, exit_process, interrupt, die,
-        send_then_fail, cyclic, many_children, state_of_others,
+        send_then_fail, cyclic, many_children, state_of_others, grow_or_go,
     )
 }  # fmt: skip
 
@@ -326,9 +330,25 @@ def auto(self, *, tag, label, error="plain", times=99, **_):
     raise {"plain": PlainError, "value": ValueError, "expected": Expected}[error](label)
 
 
+def item(args):
+    """One of the calls of a map: its tag, its label and a number."""
+    return spread(*args)
+
+
+def spread(tag, label, number):
+    """One of the calls of a starmap, or of a chunk."""
+    note(tag, "body", label, f"{tag}-{label}", 0, number=number)
+    return number + 1
+
+
 def errback(request, exc, traceback, *, tag, label):
     """An error callback of the new style."""
     note(tag, "errback", label, request.id, 0, exc=exc, parent=request.parent_id, has_traceback=bool(traceback))
+
+
+def looking_errback(request, exc, traceback, *, tag, label):
+    """Looks at the result of the task that failed, as somebody else would whom it tells."""
+    note(tag, "errback", label, request.id, 0, state=stored_state(request.id))
 
 
 def old_errback(task_id, *, tag, label):
@@ -379,6 +399,19 @@ class RaisesBefore(Watched):
         raise RuntimeError("before_start")
 
 
+class Looking(Watched):
+    """Looks at its own result in each handler."""
+
+    abstract = True
+
+    def _note(self, event, task_id, kwargs, **details):
+        result = self.AsyncResult(task_id)
+        super()._note(event, task_id, kwargs, seen=[result.state, text_of(result.result), result.ready()])
+
+    def on_retry(self, exc, task_id, args, kwargs, einfo):
+        """The next try may have written something already."""
+
+
 class Tasks:
     """The tasks of one app."""
 
@@ -417,7 +450,11 @@ class Tasks:
             retry_kwargs={"max_retries": 1, "countdown": 0},
             **bound,
         )(auto)
+        self.item = app.task(shared=False, name="item")(item)
+        self.spread = app.task(shared=False, name="spread")(spread)
         self.errback = app.task(shared=False, name="errback")(errback)
+        self.looking = app.task(shared=False, name="looking", **{**bound, "base": Looking})(step)
+        self.looking_errback = app.task(shared=False, name="looking_errback")(looking_errback)
         self.old_errback = app.task(shared=False, name="old_errback")(old_errback)
         self.raising = app.task(shared=False, name="raising", bind=True, base=RaisingHandlers)(handler_raises)
         self.raises_at_the_end = app.task(shared=False, name="raises_at_the_end", bind=True, base=RaisesAtTheEnd)(step)

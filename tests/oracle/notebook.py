@@ -14,14 +14,14 @@ NOTES_URL = "ORACLE_NOTES"
 STORE_URL = "ORACLE_STORE"
 """The one that tells it where its broker is."""
 
-_clients: dict[int, redis.Redis] = {}
+_clients: dict[tuple[int, str], redis.Redis] = {}
 
 
-def _client() -> redis.Redis:
+def _client(variable: str = NOTES_URL) -> redis.Redis:
     """A connection per process: they must not be carried across a fork."""
-    client = _clients.get(os.getpid())
+    client = _clients.get((os.getpid(), variable))
     if client is None:
-        client = _clients[os.getpid()] = redis.Redis.from_url(os.environ[NOTES_URL])
+        client = _clients[os.getpid(), variable] = redis.Redis.from_url(os.environ[variable])
     return client
 
 
@@ -36,6 +36,12 @@ def visits(tag: str, name: str) -> int:
     return int(_client().incr(f"visits:{tag}:{name}"))
 
 
+def stored_state(task_id: str) -> str | None:
+    """The state of a task as everybody reads it."""
+    record = _client(STORE_URL).get(f"celery-task-meta-{task_id}")
+    return str(json.loads(record)["status"]) if record else None
+
+
 def describe(value: Any) -> Any:
     """A value that JSON does not know, for the notes."""
     if isinstance(value, BaseException):
@@ -45,8 +51,8 @@ def describe(value: Any) -> Any:
     return f"<{type(value).__name__}>"
 
 
-def text_of(error: BaseException) -> str:
-    """An error's text, if it has one."""
+def text_of(error: Any) -> str:
+    """A text of an error or another value, if it has one."""
     try:
         return str(error)
     except Exception:

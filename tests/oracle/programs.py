@@ -95,6 +95,9 @@ single("an_expired_call", options={"expires": -5})
 single("a_soft_time_limit", task="impatient", do="soft_limit")
 single("a_soft_time_limit_that_is_not_caught", task="impatient", do="too_long")
 single("a_hard_time_limit", task="doomed", do="too_long")
+for _act in ("ok", "fail", "ignore", "progress", "reject", "fail_unpicklable"):
+    single(f"handlers_that_look_at_the_result_of_{_act}", task="looking", do=_act)
+single("handlers_that_look_at_a_result_nobody_wants", task="looking", options={"ignore_result": True})
 single("several_retries", do="retry", times=3)
 single("a_retry_after_a_while", do="retry_later")
 single("a_retry_with_options", do="retry_elsewhere")
@@ -202,6 +205,13 @@ def error_callbacks_of_both_styles(t, tag):
 
 
 @program
+def an_error_callback_that_looks_at_the_result(t, tag):
+    s = Maker(tag)
+    kwargs = {"tag": tag, "label": "a", "do": "fail"}
+    return t.step.apply_async((1,), kwargs, link_error=s(t.looking_errback, "e"), link=s(t.step, "b"))
+
+
+@program
 def an_error_callback_after_retries(t, tag):
     s = Maker(tag)
     kwargs = {"tag": tag, "label": "a", "do": "retry_out"}
@@ -231,6 +241,13 @@ def an_error_callback_of_an_unserialisable_result(t, tag):
     s = Maker(tag)
     kwargs = {"tag": tag, "label": "a", "do": "unserialisable"}
     return t.step.apply_async((1,), kwargs, link=s(t.step, "b"), link_error=s(t.errback, "e"))
+
+
+@program
+def an_immutable_callback_of_an_unserialisable_result(t, tag):
+    s = Maker(tag)
+    kwargs = {"tag": tag, "label": "a", "do": "unserialisable"}
+    return t.step.apply_async((1,), kwargs, link=s.fixed(t.step, "b"))
 
 
 # -- chains ------------------------------------------------------------------------------------------------------------

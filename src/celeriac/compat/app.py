@@ -15,13 +15,23 @@ from celery.utils.functional import maybe_list
 from celery.utils.time import maybe_iso8601
 from kombu.utils.uuid import uuid
 
-from celeriac.compat import connect, sending
+from celeriac.compat import connect, declaring, sending, uniqueness
+from celeriac.compat.dead import DeadLetters
+from celeriac.compat.patterns import payload as typed_payloads
+from celeriac.compat.patterns.idempotency import check_call
 from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot, watch
 from celeriac.compat.stores import result_class
 from celeriac.compat.task import Result
 
 OMITTED: Any = object()
+
+TASK_CLASSES: dict[Any, str] = {
+    "celery.app.task:Task": "celeriac.compat.task:Task",
+    "celery.contrib.django.task:DjangoTask": "celeriac.compat.django_task:DjangoTask",
+}
+"""What stands in for Celery's base classes of tasks.  Celery itself chooses the second in a Django project, for an app that
+brings none of its own, which is why this is no attribute of the class."""
 
 
 class Celery(celery.Celery):
@@ -31,13 +41,31 @@ class Celery(celery.Celery):
     results, safe for many processes.
     """
 
-    task_cls = "celeriac.compat.task:Task"
+    task_cls: Any
+    control_cls = "celeriac.compat.control.client:Control"
     embedded = True
     """Whether the embedded default applies.  Not to apps that were upgraded: for them no broker means Celery's default."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.add_defaults(lambda: {"broker_url": connect.EMBEDDED_URL})
+        chosen: Any = self.task_cls
+        self.task_cls = TASK_CLASSES.get(chosen, chosen)
+
+    # -- tasks -----------------------------------------------------------------------------------------------------
+
+    def _task_from_fun(self, fun: Any, name: Any = None, base: Any = None, bind: bool = False, **options: Any) -> Any:
+        """As Celery's, with the options that Celery does not have checked.  Raises ``ConfigurationError``."""
+        is_new = (name or self.gen_task_name(fun.__name__, fun.__module__)) not in self._tasks
+        task = super()._task_from_fun(fun, name=name, base=base, bind=bind, **options)
+        if is_new:
+            declaring.check_task(task, options)
+        return task
+
+    def register_task(self, task: Any, **options: Any) -> Any:
+        """As Celery's, for a task that is a class, with the options that Celery does not have checked."""
+        task = super().register_task(task, **options)
+        declaring.check_task(task, declaring.own_attributes(task))
+        return task
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -78,8 +106,12 @@ class Celery(celery.Celery):
 
         Raises:
             kombu.exceptions.OperationalError: the broker could not be reached, or has no room.
+            QueueFull: the queue has reached its maximum length (also an ``OperationalError``).
             kombu.exceptions.EncodeError: the arguments cannot be serialised.
+            NotUnique: an equal task is on its way, and the task asks for this error.
         """
+        if task_type is None:
+            args, kwargs, options = self._typed(name, args, kwargs, options)
         task_id = task_id or uuid()
         settings = snapshot(self)
         options = self._execution_options(name, task_type, options)
@@ -89,6 +121,10 @@ class Celery(celery.Celery):
         ignore_result = options.pop("ignore_result", None)
         task_type = task_type or self._tasks.get(name)
         options = (router or self.amqp.router).route(options, route_name or name, args, kwargs, task_type)
+        check_call(task_type, args, kwargs)
+        unique = uniqueness.options_of(task_type)
+        if unique is not None and unique.delay is not None and countdown is None and eta is None:
+            countdown = unique.delay
         if expires is not None:
             options["expiration"] = self._seconds_left(expires)
         parent = self.current_worker_task
@@ -107,8 +143,11 @@ class Celery(celery.Celery):
             options.pop(stamp)
         if not ignore_result:
             self._announce_call(producer, task_id)
-        sending.send(self, name, message, options)
-        result = (result_cls or self.AsyncResult)(task_id)
+        ticket = None if unique is None else self._ticket(task_type, unique, message, options, parent)
+        sending.send(self, name, message, options, ticket)
+        result = (result_cls or self.AsyncResult)(task_id if ticket is None else ticket.task_id)
+        if ticket is not None:
+            ticket.results.append(result)
         result.ignored = ignore_result
         if add_to_parent and parent:
             parent.add_trail(result)
@@ -122,6 +161,19 @@ class Celery(celery.Celery):
                 backend.on_task_call(real, task_id)
         else:
             backend.on_task_call(producer, task_id)
+
+    def _ticket(
+        self, task: Any, unique: Any, message: Any, options: dict[str, Any], parent: Any
+    ) -> uniqueness.Ticket | None:
+        """For a unique task's message: what claims its key, and learns whose it is."""
+        due = sending.due_at(self, message.headers.get("eta"))
+        serializer = options.get("serializer") or snapshot(self).serializer
+        return uniqueness.ticket_for(task, unique, message, due, serializer, parent)
+
+    def _typed(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
+        """Arguments and options of a task that is sent by name, checked if its payload is known here to be typed."""
+        payload = getattr(self._tasks.get(name), "celeriac_payload", None)
+        return (args, kwargs, options) if payload is None else typed_payloads.outgoing(payload, args, kwargs, options)
 
     def _execution_options(self, name: str, task_type: Any, options: dict[str, Any]) -> dict[str, Any]:
         """The task's own options under those of the call, for a task that is sent by name but known here."""
@@ -139,7 +191,7 @@ class Celery(celery.Celery):
             return max(0.0, due - self.now().timestamp())
         return max(0.0, float(moment))
 
-    def batch(self) -> AbstractContextManager[sending.Batch]:
+    def batch(self, **options: Any) -> AbstractContextManager[sending.Batch]:
         """Send everything that is sent inside the block in one round trip, when the block ends::
 
             with app.batch():
@@ -148,10 +200,14 @@ class Celery(celery.Celery):
 
         If the block raises, nothing is sent.  Results can be waited for after the block.
 
+        Args:
+            options: ``queue_full``, ``queue_full_timeout`` and ``publish_timeout``, as ``apply_async`` has them.
+
         Raises:
             kombu.exceptions.OperationalError: on leaving the block; nothing is known to have been sent.
+            QueueFull: likewise; none of them was sent.
         """
-        return sending.batch(self)
+        return sending.batch(self, **options)
 
     def producer_or_acquire(self, producer: Any = None) -> Any:
         """What Celery's canvas sends a group through: all of it in one round trip."""
@@ -169,6 +225,10 @@ class Celery(celery.Celery):
 
     def _load_config(self) -> Any:
         conf = super()._load_config()
+        if (
+            self.embedded
+        ):  # in the last of the maps: whatever names a broker, a configuration module too, comes before it
+            conf.maps[-1]["broker_url"] = connect.EMBEDDED_URL
         watch(conf)
         return conf
 
@@ -182,9 +242,19 @@ class Celery(celery.Celery):
         return found(app=self, url=url)
 
     @cached_property
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters of the app's broker: to list, get, edit, replay and discard."""
+        return DeadLetters(self)
+
+    @cached_property
     def AsyncResult(self) -> Any:
         """The class of result handles, bound to this app."""
         return self.subclass_with_self(Result, name="AsyncResult")
+
+    @cached_property
+    def GroupResult(self) -> Any:
+        """The class of groups' result handles, bound to this app."""
+        return self.subclass_with_self(uniqueness.GroupResult, name="GroupResult")
 
     @property
     def Worker(self) -> Any:

@@ -8,7 +8,8 @@ from typing import Any
 import celery
 from kombu.utils.url import maybe_sanitize_url
 
-from celeriac.compat import connect, connect_sqlite
+from celeriac.compat import connect, connect_postgres, connect_sqlite
+from celeriac.compat.refusals import unneeded
 from celeriac.version import __version__
 
 
@@ -40,6 +41,8 @@ def _facts(worker: Any) -> list[tuple[str, str]]:
 def _where(url: str | None) -> str:
     if url and connect.scheme_of(url) == "sqlite":
         return f"{url}  ({connect_sqlite.sqlite_path(url)})"
+    if url and connect_postgres.is_postgres(url):
+        return connect_postgres.safe_url(url)
     return str(maybe_sanitize_url(url or ""))
 
 
@@ -64,7 +67,7 @@ def _tasks(worker: Any) -> list[str]:
 def _differences(worker: Any) -> list[str]:
     """Settings under which this worker does something else than Celery's would, and how to turn it back."""
     lost = worker.app.conf.task_reject_on_worker_lost
-    notes = []
+    notes = unneeded(worker.app)
     if worker.options.engine.prefetch:
         notes.append(
             "prefetch is bounded by time (20 ms of work a slot), not by worker_prefetch_multiplier; 1 means none"

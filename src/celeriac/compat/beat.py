@@ -6,12 +6,16 @@ from typing import Any
 
 from celery.beat import EmbeddedService
 
+from celeriac.compat.periodic.choice import scheduler_class
+
 
 class EmbeddedBeat:
-    """Runs the app's beat schedule in a thread."""
+    """Runs the app's beat schedule in a thread.  With this package's scheduler every worker may do so; one of them leads."""
 
     def __init__(self, app: Any, schedule_filename: str | None, scheduler: str | None) -> None:
-        self._service = EmbeddedService(app, thread=True, schedule_filename=schedule_filename, scheduler_cls=scheduler)
+        self._service = EmbeddedService(
+            app, thread=True, schedule_filename=schedule_filename, scheduler_cls=scheduler_class(app, scheduler)
+        )
 
     def start(self) -> None:
         """Start the thread."""

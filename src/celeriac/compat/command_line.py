@@ -6,20 +6,33 @@ from typing import Any
 
 import click
 from celery import __version__ as celery_version
+from celery.bin import beat as celery_beat
 from celery.bin import worker as celery_worker
 from celery.bin.base import CeleryCommand, CeleryDaemonCommand, CeleryOption, handle_preload_options
 from celery.bin.celery import celery as original
-from celery.platforms import maybe_drop_privileges
+from celery.platforms import detached, maybe_drop_privileges
 from celery.utils.log import get_logger
 from celery.utils.nodenames import node_format
 
 from celeriac.compat.app import upgrade
-from celeriac.compat.options import POOLS
+from celeriac.compat.daemon import detach
+from celeriac.compat.options import POOLS, pool_name
+from celeriac.compat.periodic.choice import scheduler_class
+from celeriac.errors import ConfigurationError
 from celeriac.version import __version__
 
 logger = get_logger(__name__)
 
-__all__ = ["CeleryCommand", "CeleryDaemonCommand", "CeleryOption", "celery_group", "run_worker", "worker_parameters"]
+__all__ = [
+    "CeleryCommand",
+    "CeleryDaemonCommand",
+    "CeleryOption",
+    "beat_parameters",
+    "celery_group",
+    "run_beat",
+    "run_worker",
+    "worker_parameters",
+]
 
 
 def celery_group() -> click.Group:
@@ -41,8 +54,35 @@ def _with_upgrade(context: click.Context, /, **options: Any) -> Any:
         click.echo(f"celeriac {__version__} (celery {celery_version})")
         context.exit()
     result = context.invoke(original.callback, **options)
-    upgrade(context.obj.app)
+    app = upgrade(context.obj.app)
+    _add_user_options(context.command, app.user_options)
     return result
+
+
+def _add_user_options(group: Any, user_options: Any) -> None:
+    """An app's own options (``app.user_options``).  Celery has added them to its own commands, ours are others."""
+    preload = list(user_options.get("preload", ()))
+    for name, command in group.commands.items():
+        if original.commands.get(name) is not command:
+            command.params.extend([*user_options.get(name, ()), *preload])
+
+
+class PoolName(click.ParamType):
+    """One of this package's pools, or Celery's name of it."""
+
+    name = "pool"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Check it.  Fails with what to take in place of a pool that there is not."""
+        try:
+            pool_name(value, None)
+        except ConfigurationError as error:
+            self.fail(str(error), param, ctx)
+        return value
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """What ``--help`` shows."""
+        return f"[{'|'.join(sorted(POOLS))}]"
 
 
 def worker_parameters() -> list[click.Parameter]:
@@ -51,7 +91,7 @@ def worker_parameters() -> list[click.Parameter]:
     parameters = [each for each in celery_worker.worker.params if each.name not in {"pool", "pool_cls", *added}]
     pool = CeleryOption(
         ["-P", "--pool", "pool_cls"],
-        type=click.Choice(sorted(POOLS)),
+        type=PoolName(),
         help_group="Pool Options",
         help="How tasks run: processes (or prefork) for CPU-bound ones, threads for those that wait, asyncio for many async "
         "def tasks at once, solo for debugging. async def tasks run in all of them. Default: processes.",
@@ -73,7 +113,10 @@ def run_worker(ctx: click.Context, **options: Any) -> None:
             ) from error
     if options.get("disable_prefetch") is not None:
         app.conf.worker_disable_prefetch = options.pop("disable_prefetch")
-    maybe_drop_privileges(uid=options.pop("uid", None), gid=options.pop("gid", None))
+    daemon = {name: options.pop(name, None) for name in ("uid", "gid", "umask", "executable")}
+    if options.pop("detach", False):
+        ctx.exit(detach(app, hostname, options["logfile"], options["pidfile"], **daemon))
+    maybe_drop_privileges(uid=daemon["uid"], gid=daemon["gid"])
     worker = app.Worker(
         hostname=hostname,
         pidfile=node_format(options.pop("pidfile", None), hostname),
@@ -83,3 +126,44 @@ def run_worker(ctx: click.Context, **options: Any) -> None:
     )
     worker.start()
     ctx.exit(worker.exitcode or 0)
+
+
+def beat_parameters() -> list[click.Parameter]:
+    """The options of ``celery beat``, whose scheduler is this package's when none is named."""
+    added = {each.name for each in CeleryDaemonCommand(name="beat").params}
+    scheduler = CeleryOption(
+        ["-S", "--scheduler"],
+        help_group="Beat Options",
+        help="Scheduler class to use.  Default: one that keeps its state in the store and may run many times.",
+    )
+    own = [each for each in celery_beat.beat.params if each.name not in {"scheduler", *added}]
+    return [*own, scheduler]
+
+
+@handle_preload_options
+def run_beat(ctx: click.Context, **options: Any) -> None:
+    """Run a scheduler with the options of ``celery beat``."""
+    app = ctx.obj.app
+    if ctx.args:
+        try:
+            app.config_from_cmdline(ctx.args)
+        except (KeyError, ValueError) as error:
+            raise click.UsageError(
+                f"Unable to parse extra configuration from the command line: {error}", ctx
+            ) from error
+    privileges = {name: options.pop(name, None) for name in ("uid", "gid")}
+    daemon = {name: options.pop(name, None) for name in ("logfile", "pidfile", "umask", "workdir")}
+    detach = options.pop("detach")
+    options["scheduler"] = scheduler_class(app, options.pop("scheduler"))
+
+    def serve() -> None:
+        app.Beat(logfile=daemon["logfile"], pidfile=daemon["pidfile"], quiet=ctx.obj.quiet, **options).run()
+
+    if detach:
+        with detached(
+            daemon["logfile"], daemon["pidfile"], **privileges, umask=daemon["umask"], workdir=daemon["workdir"]
+        ):
+            serve()
+    else:
+        maybe_drop_privileges(**privileges)
+        serve()

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
+from celeriac.compat.dead_limit import dead_limit
 from celeriac.errors import ConfigurationError, MissingExtra
 
 PORT, TLS_PORT = 5672, 5671
@@ -27,7 +28,7 @@ def open_broker(app: Any, url: str, answer_seconds: float | None, results: Backe
 def app_options(app: Any, url: str, answer_seconds: float | None = None) -> Any:
     """Where an app's RabbitMQ is."""
     conf = app.conf
-    known: dict[str, Any] = {}
+    known: dict[str, Any] = {**dead_limit(app)}
     if conf.broker_login_method:
         known["mechanism"] = conf.broker_login_method
     if conf.broker_heartbeat is not None:

@@ -10,8 +10,11 @@ from celeriac.backend import Backend
 from celeriac.backends.sqlite import SQLiteBackend
 from celeriac.broker import Broker
 from celeriac.brokers.sqlite import SQLiteBroker
+from celeriac.compat.dead_limit import dead_limit
 from celeriac.compat.durations import seconds
 from celeriac.errors import ConfigurationError
+from celeriac.keyvalue import KeyValueStore
+from celeriac.keyvalues.sqlite import SQLiteKeyValues
 
 
 def sqlite_path(url: str) -> Path:
@@ -26,14 +29,20 @@ def sqlite_path(url: str) -> Path:
 
 def open_broker(app: Any, url: str, answer_seconds: float | None, results: Backend | None) -> Broker:
     """A broker for this app and URL (see :data:`celeriac.compat.connect.BROKERS`)."""
-    options = {
+    options: dict[str, Any] = {
         name: value for name, value in app.conf.broker_transport_options.items() if name in ("synchronous", "timeout")
     }
+    options.update(dead_limit(app))
     if answer_seconds is not None:
-        options.setdefault("timeout", answer_seconds)
+        options["timeout"] = min(options.get("timeout", answer_seconds), answer_seconds)
     return SQLiteBroker(sqlite_path(url), **options)
 
 
 def open_backend(app: Any, url: str) -> Backend:
     """A result store for this app and URL."""
     return SQLiteBackend(sqlite_path(url), result_ttl=seconds(app.conf.result_expires))
+
+
+def open_key_values(app: Any, url: str) -> KeyValueStore:
+    """A key-value store for this app and URL."""
+    return SQLiteKeyValues(sqlite_path(url))

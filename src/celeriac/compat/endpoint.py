@@ -25,8 +25,7 @@ class ReportingEndpoint:
         bus.subscribe(self._node.emit, in_children=False)
         supervisor.on_packet = lambda data: receive(data, self._node)
         broker = connect.open_broker(worker.app)
-        queues = worker.options.engine.queues
-        self._store = StoreWatch(lambda: look_at_store(broker, queues))
+        self._store = StoreWatch(lambda: look_at_store(broker, supervisor.queues.names))
         self._endpoint = Endpoint(
             worker.options.http_host, worker.options.http_port, health=self._health, exposition=self._exposition()
         )
@@ -58,7 +57,7 @@ class ReportingEndpoint:
             self._worker.hostname,
             self._supervisor.target * engine.slot_concurrency,
             slots,
-            engine.queues,
+            self._supervisor.queues.names,
             time.time() - ages["beat"],
         )
 

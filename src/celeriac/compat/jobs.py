@@ -9,7 +9,9 @@ from celery.app.task import Context
 from celery.app.task import Task as BaseTask
 from celery.utils.objects import mro_lookup
 
-from celeriac.message import COPY_HEADER, CRASHES_HEADER, SENT_HEADER, Delivery
+from celeriac.compat.custom_request import request_class
+from celeriac.message import ADMITTED_HEADER, COPY_HEADER, CRASHES_HEADER, SENT_HEADER, Delivery
+from celeriac.policy import Policy
 
 
 def has_own(task: Any, name: str) -> bool:
@@ -33,10 +35,14 @@ class Plan:
         "before_start",
         "fun",
         "ignore_result",
+        "interval",
         "is_async",
         "late",
         "name",
         "on_success",
+        "own_backend",
+        "policies",
+        "request_class",
         "soft_limit",
         "store_errors",
         "task",
@@ -57,15 +63,35 @@ class Plan:
         self.ack_timeouts = getattr(task, "acks_on_timeout", task.acks_on_failure_or_timeout) is not False
         self.ignore_result = bool(task.ignore_result)
         self.store_errors = bool(task.store_errors_even_if_ignored)
+        self.request_class = request_class(task)
+        self.own_backend = task._backend is not None or has_own(task, "backend")
+        """Whether its results may be kept in another store than the app's."""
         self.track_started = bool(task.track_started)
+        self.interval = 0.0
+        """Seconds between two starts in this worker; 0 for no limit.  Set where limits are on."""
         self.soft_limit = float(task.soft_time_limit or soft_limit or 0)
         self.time_limit = float(task.time_limit or time_limit or 0)
         self.before_start = task.before_start if has_own(task, "before_start") else None
         self.on_success = task.on_success if has_own(task, "on_success") else None
         self.after_return = task.after_return if has_own(task, "after_return") else None
+        self.policies: tuple[Policy, ...] = ()
+        """What wraps each run."""
 
 
-NOT_SENT = frozenset({"followed", "held", SENT_HEADER, CRASHES_HEADER, COPY_HEADER, "x-delivery-count"})
+NOT_SENT = frozenset(
+    {
+        "celeriac_work",
+        "decoded",
+        "followed",
+        "held",
+        "recorded",
+        "x-delivery-count",
+        SENT_HEADER,
+        CRASHES_HEADER,
+        ADMITTED_HEADER,
+        COPY_HEADER,
+    }
+)
 """Parts of a request that are not custom headers of its sender."""
 
 
@@ -93,16 +119,20 @@ class TaskJob:
     __slots__ = (
         "delivery",
         "envelope",
+        "error",
         "hard_limit",
         "headers",
         "interrupted",
         "is_async",
+        "is_late",
         "name",
         "plan",
         "redelivered",
+        "request",
         "soft_limit",
         "started_at",
         "task_id",
+        "value",
         "waited",
     )
 
@@ -113,8 +143,15 @@ class TaskJob:
         self.plan = plan
         self.name = plan.name
         self.is_async = plan.is_async
+        self.is_late = plan.late
         self.task_id: str = headers["id"]
         self.interrupted: BaseException | None = None
+        self.error: BaseException | None = None
+        """What the body raised, once it has."""
+        self.value: Any = None
+        """What the body returned, once it has; kept for policies."""
+        self.request: Any = None
+        """An object of the app's own ``Request`` class, where it has one."""
         self.started_at = 0.0
         self.waited: float | None = None
         info = envelope["properties"].get("delivery_info")
@@ -141,10 +178,5 @@ class TaskJob:
                 "priority": self.envelope["properties"].get("priority"),
                 "redelivered": bool(info.get("redelivered")),
             },
-            "root_id": self.headers.get("root_id"),
-            "parent_id": self.headers.get("parent_id"),
-            "group": self.headers.get("group"),
-            "retries": self.headers.get("retries", 0),
-            "eta": self.headers.get("eta"),
             "acknowledged": not self.plan.late,
         }

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import Any
 
+from celery.utils.sysinfo import cpu_budget, is_auto_concurrency
+
 from celeriac.compat import connect
 from celeriac.errors import ConfigurationError
 from celeriac.settings import EngineSettings
@@ -25,6 +27,9 @@ CELERY_POOL_CLASSES = {
     "celery.concurrency.solo": "solo",
 }
 
+CELERY_POOLS = {"processes": "prefork", "threads": "threads", "asyncio": "threads", "solo": "solo"}
+"""The pools, and those of Celery's that an app may take them for."""
+
 DEFAULT_CONCURRENCY = {"threads": None, "asyncio": 100, "solo": 1}
 
 OWN_SETTINGS = {
@@ -32,6 +37,7 @@ OWN_SETTINGS = {
     "celeriac_max_crashes": "max_crashes",
     "celeriac_prefetch_seconds": "prefetch_seconds",
     "celeriac_batch_limit": "batch_limit",
+    "celeriac_dead_max_age": "dead_max_age",
 }
 """Celeriac's settings in ``app.conf``, and the engine's names of them."""
 
@@ -43,6 +49,7 @@ class WorkerOptions:
     engine: EngineSettings
     time_limit: float | None
     soft_time_limit: float | None
+    disable_rate_limits: bool
     task_events: bool
     http_host: str
     http_port: int | None
@@ -84,6 +91,7 @@ def worker_options(app: Any, hostname: str, given: dict[str, Any]) -> WorkerOpti
         engine=engine,
         time_limit=either("time_limit", "task_time_limit"),
         soft_time_limit=either("soft_time_limit", "task_soft_time_limit"),
+        disable_rate_limits=bool(either("disable_rate_limits", "worker_disable_rate_limits")),
         task_events=bool(either("task_events", "worker_send_task_events")),
         http_host=given.get("http_host") or conf.get("celeriac_http_host") or "0.0.0.0",
         http_port=either("http_port", "celeriac_http_port"),
@@ -117,6 +125,8 @@ def concurrency_of(asked: Any, pool: str) -> int:
     """How many tasks at once."""
     if pool == "solo":
         return 1
+    if is_auto_concurrency(asked):
+        return int(cpu_budget(use_cgroup_quota=pool == "processes").count)
     if isinstance(asked, str) and asked.isdigit():
         asked = int(asked)
     if isinstance(asked, int) and asked > 0:
@@ -132,5 +142,9 @@ def usable_cores() -> int:
 def _check(engine: EngineSettings, autoscale: Any) -> None:
     if autoscale and engine.pool != "processes":
         raise ConfigurationError("--autoscale works with --pool=processes; the other pools run in one process")
+    if engine.dead_max_age < 0:
+        raise ConfigurationError(
+            f"celeriac_dead_max_age is {engine.dead_max_age!r}; it is a number of seconds, 0 for no limit"
+        )
     if engine.lease_seconds < 1:
         raise ConfigurationError("celeriac_lease_seconds must be at least 1, or slow networks look like dead nodes")

@@ -1,12 +1,18 @@
-"""Celery's Redis result store with Celeriac's send path: no subscription per task that is sent, and collected writes."""
+"""Celery's Redis result stores with Celeriac's send path: no subscription per task that is sent, and collected writes."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from celery.backends.redis import RedisBackend
+from celery.backends.redis import RedisBackend, SentinelBackend
 
 from celeriac.compat.collected import collected, collected_part
+from celeriac.compat.unsettled import store_before_errbacks, unsettled
+
+
+def results_of(scheme: str) -> Any:
+    """The class for a URL's scheme."""
+    return SentinelResults if scheme == "sentinel" else RedisResults
 
 
 class RedisResults(RedisBackend):
@@ -14,9 +20,13 @@ class RedisResults(RedisBackend):
 
     collects = True
 
+    def __init__(self, *args: Any, url: str | None = None, **kwargs: Any) -> None:
+        # Celery cuts the "redis+" of a socket's URL off before it makes the class.
+        super().__init__(*args, url=url.removeprefix("redis+") if url else url, **kwargs)
+
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Celery subscribes to the result of every task it sends.  Waiting for it subscribes anyway, and then looks whether it
-        is there already, so nothing is missed by not doing so here.
+        """Celery subscribes to the result of every task it sends.  Waiting for it subscribes anyway, and then looks whether
+        it is there already, so nothing is missed by not doing so here.
         """
 
     def remove_pending_result(self, result: Any) -> Any:
@@ -33,7 +43,19 @@ class RedisResults(RedisBackend):
             return result
         return super()._store_result(task_id, result, state, traceback=traceback, request=request, **kwargs)
 
+    def _get_task_meta_for(self, task_id: str) -> Any:
+        payload = unsettled(task_id)
+        return super()._get_task_meta_for(task_id) if payload is None else self.decode_result(payload)
+
+    def _call_task_errbacks(self, request: Any, exc: Any, traceback: Any) -> None:
+        store_before_errbacks(self, request)
+        super()._call_task_errbacks(request, exc, traceback)
+
     def on_chord_part_return(self, request: Any, state: str, result: Any, propagate: Any = None, **kwargs: Any) -> None:
         """See Celery's backend."""
         if not collected_part(self, request, state, result):
             super().on_chord_part_return(request, state, result, propagate=propagate, **kwargs)
+
+
+class SentinelResults(RedisResults, SentinelBackend):
+    """The same on whichever server is the master.  Each method of the first class calls on to the second's."""

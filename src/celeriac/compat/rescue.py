@@ -23,4 +23,5 @@ def open_rescuer(app: Any, broker: Broker) -> Rescuer:
     bus = Bus()
     settings = worker_options(app, hostname, {}).engine
     runner = CeleryRunner(app, hostname, bus, max_crashes=settings.max_crashes)
-    return Rescuer(broker, Settler(broker, connect.open_backend(app), runner), runner, settings, bus)
+    settler = Settler(broker, connect.open_backend(app), runner, lambda: connect.key_values(app))
+    return Rescuer(broker, settler, runner, settings, bus)

@@ -24,27 +24,39 @@ from celery.utils.saferepr import saferepr
 from kombu.exceptions import ContentDisallowed
 from kombu.serialization import prepare_accept_content
 
-from celeriac.compat import chords, context, followups
-from celeriac.compat.collect import Collector, collecting, current_collector
+from celeriac.compat import chords, context, followups, publish_buffer
+from celeriac.compat.collect import Collector, collected_outcome, collecting, current_collector
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
-from celeriac.compat.envelope import decode, decode_body, priority_of
+from celeriac.compat.custom_request import accepted, ended, timed_out
+from celeriac.compat.declaring import policies_of
+from celeriac.compat.envelope import decode, decode_body
+from celeriac.compat.forked import end_with_body
+from celeriac.compat.guarding import Guard, abandoned
 from celeriac.compat.jobs import Plan, Request, TaskJob
+from celeriac.compat.long_work.work import WORK
+from celeriac.compat.outside_loop import OutsideLoop
+from celeriac.compat.rate_limits import ADMITTED_HEADER, Buckets, interval_of
 from celeriac.compat.records import PlainRecords
 from celeriac.compat.sending import due_at
+from celeriac.compat.slot_logging import enter_slot
+from celeriac.compat.snooze import Snooze
 from celeriac.compat.verdicts import (
     Verdicts,
     as_given,
     back_to_tail,
-    collected_outcome,
     format_error,
     ignores_result,
     make_request,
     one_line,
+    parked,
+    snoozed,
 )
-from celeriac.compat.worker_request import announce
+from celeriac.compat.worker_request import announce, worker_request
 from celeriac.engine.runner import Fate
+from celeriac.errors import InvalidPayload
 from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery, Message
 from celeriac.outcome import DeadReason, Outcome, ReadyChord, State
+from celeriac.policy import Finish, Postpone, Refuse, Verdict
 from celeriac.pool import Job
 from celeriac.telemetry.bus import Bus
 from celeriac.telemetry.events import TaskDeadLettered, TaskFinished, TaskReceived, TaskStarted
@@ -70,13 +82,18 @@ class CeleryRunner:
     def __init__(
         self, app: Any, hostname: str, bus: Bus, *, time_limit: float | None = None,
         soft_time_limit: float | None = None, max_crashes: int = 3, stores_apart: bool = False,
+        buckets: Buckets | None = None,
     ) -> None:  # fmt: skip
-        """``stores_apart``: broker and results are not written together, so a redelivery may find a final result."""
+        """``stores_apart``: broker and results are not written together, so a redelivery may find a final result.  ``buckets``:
+        the tasks' rate limits, unless they are off.
+        """
         self._app = app
         self._hostname = hostname
         self._bus = bus
         self._limits = (soft_time_limit, time_limit)
         self._stores_apart = stores_apart
+        self._deduplicate = bool(app.conf.worker_deduplicate_successful_tasks)
+        self._buckets = buckets
         self._plans: dict[str, Plan] = {}
         self._accept = set(prepare_accept_content(app.conf.accept_content))
         self._inherit_priority = bool(app.conf.task_inherit_parent_priority)
@@ -92,9 +109,14 @@ class CeleryRunner:
 
     # -- the slot's life -------------------------------------------------------------------------------------------
 
-    def on_slot_start(self) -> None:
+    def on_fork(self) -> None:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        signals.worker_before_create_process.send(sender=self)
+
+    def on_slot_start(self, place: int | None) -> None:
         """See :class:`~celeriac.engine.runner.Runner`."""
         app = self._app
+        enter_slot(app, place, self._hostname)
         setup_worker_optimizations(app, self._hostname)
         context.install(app)
         _set_task_join_will_block(True)
@@ -107,13 +129,18 @@ class CeleryRunner:
             self.orders.catch_up()
             self._any_revoked = any_revoked()
             self._count = self.orders.counts.add
-        signals.worker_process_init.send(sender=None)
+        signals.worker_process_init.send(sender=self._hostname)
 
     def on_slot_stop(self) -> None:
         """See :class:`~celeriac.engine.runner.Runner`."""
-        signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+        signals.worker_process_shutdown.send(sender=self._hostname, pid=os.getpid(), exitcode=0)
+        publish_buffer.close_all()
         if self.orders is not None:
             self.orders.events.close()
+
+    def on_task_fork(self) -> None:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        self._succeed = self._stopped = end_with_body  # type: ignore[method-assign,assignment]
 
     def on_order(self, order: str, *details: Any) -> None:
         """A word from the supervisor (see :mod:`celeriac.compat.control.orders`)."""
@@ -124,8 +151,8 @@ class CeleryRunner:
 
     # -- decode ----------------------------------------------------------------------------------------------------
 
-    def prepare(self, delivery: Delivery) -> Job | Outcome:
-        """See :class:`~celeriac.engine.runner.Runner`."""
+    def prepare(self, delivery: Delivery, *, to_run: bool = True) -> Job | Outcome:
+        """See :class:`~celeriac.engine.runner.Runner`.  Without ``to_run`` no rate limit applies: it is about one that has run."""
         headers: Any = None
         try:
             envelope = decode(delivery.raw)
@@ -133,10 +160,10 @@ class CeleryRunner:
             if not headers or "task" not in headers:
                 headers = self._first_protocol(envelope)
             job = self._job(delivery, envelope, headers)
-            if headers.get("eta") is not None:
-                due = due_at(self._app, headers["eta"])
-                if due is not None and due > time.time():
-                    return self._park(job, due)
+            if job.plan.interval or headers.get("eta") is not None:
+                parked = self._too_early(job, headers, to_run=to_run)
+                if parked is not None:
+                    return parked
         except UnknownTask as error:
             return self._verdicts.malformed(delivery, DeadReason.UNKNOWN_TASK, error, headers)
         except Exception as error:
@@ -163,7 +190,11 @@ class CeleryRunner:
         task = self._app.tasks.get(name) if isinstance(name, str) else None
         if task is None:
             raise UnknownTask(f"{name!r} is not a registered task of this worker; is its module imported?")
-        plan = self._plans[name] = Plan(task, *self._limits)
+        plan = Plan(task, *self._limits)
+        plan.policies = policies_of(self._app, task)
+        if self._buckets is not None and task.rate_limit:
+            plan.interval = interval_of(task.rate_limit)
+        self._plans[name] = plan
         return plan
 
     def _first_protocol(self, envelope: dict[str, Any]) -> dict[str, Any]:
@@ -178,10 +209,16 @@ class CeleryRunner:
         headers["root_id"] = body.get("id")
         return headers
 
-    def _park(self, job: TaskJob, due: float) -> Outcome:
-        """Not due yet: to the broker's schedule, as it is."""
-        message = Message(job.delivery.queue, job.delivery.raw, priority_of(job.envelope), due)
-        return Outcome(job.delivery, State.SNOOZED, publish=(message,))
+    def _too_early(self, job: TaskJob, headers: dict[str, Any], *, to_run: bool) -> Outcome | None:
+        """What becomes of a task whose ETA, or whose rate limit, does not let it run yet; ``None`` when it may."""
+        due = due_at(self._app, headers.get("eta"))
+        if due is not None and due > time.time():
+            return parked(job, due)
+        interval = job.plan.interval
+        if not (interval and to_run and self._buckets is not None) or ADMITTED_HEADER in headers:
+            return None
+        wait, booked = self._buckets.admit(job.name, interval)
+        return parked(job, time.time() + wait, admitted=booked) if wait else None
 
     def _body(self, job: TaskJob) -> tuple[Any, Any, Any]:
         body = decode_body(job.envelope, self._accept)
@@ -203,7 +240,15 @@ class CeleryRunner:
         """See :class:`~celeriac.engine.runner.Runner`."""
         request = self._open(job)
         if isinstance(request, Outcome):
-            return request
+            return self._abandoned(job, request)
+        if not job.plan.policies:
+            return self._run(job, request)
+        guard = Guard(job.plan.policies, job, request)
+        verdict = guard.enter()
+        outcome = self._run(job, request) if verdict is None else self._ruled(job, request, verdict)
+        return guard.leave(outcome)
+
+    def _run(self, job: TaskJob, request: Request) -> Outcome:
         plan = job.plan
         stack = plan.task.request_stack
         outer_tasks, outer_requests = context.task_stack.enter(plan.task), stack.enter(request)
@@ -218,28 +263,67 @@ class CeleryRunner:
             self._after(job, request, state, value)
             stack.leave(outer_requests)
             context.task_stack.leave(outer_tasks)
+        if WORK in request.__dict__:
+            outcome = request.__dict__[WORK].closed(outcome)
         return self._finished(job, outcome) if self._bus.listening else outcome
 
     async def run_async(self, job: Any) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
-        request = self._open(job)
+        with OutsideLoop():
+            request = self._open(job)
         if isinstance(request, Outcome):
-            return request
+            return self._abandoned(job, request)
+        if not job.plan.policies:
+            return await self._run_async(job, request)
+        guard = Guard(job.plan.policies, job, request)
+        # Policies go to a store and wait for it: in another thread, so that the other coroutines go on.
+        verdict = await asyncio.to_thread(guard.enter)
+        if verdict is None:
+            outcome = await self._run_async(job, request)
+        else:
+            with OutsideLoop():
+                outcome = self._ruled(job, request, verdict)
+        return await asyncio.to_thread(guard.leave, outcome)
+
+    async def _run_async(self, job: TaskJob, request: Request) -> Outcome:
         plan = job.plan
         stack = plan.task.request_stack
         outer_tasks, outer_requests = context.task_stack.enter(plan.task), stack.enter(request)
         state, value = "FAILURE", None
         try:
-            self._before(job, request)
+            with OutsideLoop():
+                self._before(job, request)
             value = await interruptible(plan.fun(*request.args, **request.kwargs), job)
-            outcome, state = self._succeed(job, request, value)
+            with OutsideLoop():
+                outcome, state = self._succeed(job, request, value)
         except BaseException as error:
-            outcome, state, value = self._stopped(job, request, error)
+            with OutsideLoop():
+                outcome, state, value = self._stopped(job, request, error)
         finally:
-            self._after(job, request, state, value)
+            with OutsideLoop():
+                self._after(job, request, state, value)
             stack.leave(outer_requests)
             context.task_stack.leave(outer_tasks)
+        if WORK in request.__dict__:
+            outcome = request.__dict__[WORK].closed(outcome)
         return self._finished(job, outcome) if self._bus.listening else outcome
+
+    def _ruled(self, job: TaskJob, request: Request, verdict: Verdict) -> Outcome:
+        """What a policy's verdict comes to; the body is not run."""
+        with context.current(job.plan.task, request):
+            if isinstance(verdict, Finish):
+                return self._success(job, request, verdict.value)
+            if isinstance(verdict, Refuse):
+                outcome = self._verdicts.failed(job, verdict.error, verdict.reason)
+                return outcome if verdict.dead_letter else outcome._replace(dead=None)
+        trace_log.info("Task %s[%s] is not run: %s", job.name, job.task_id, verdict.reason)
+        if isinstance(verdict, Postpone):
+            return parked(job, time.time() + verdict.seconds)
+        return Outcome(job.delivery, State.IGNORED)
+
+    def _abandoned(self, job: TaskJob, outcome: Outcome) -> Outcome:
+        """Every outcome of a job that did not go through its policies goes through here."""
+        return abandoned(job, self._verdicts.request_of(job), outcome) if job.plan.policies else outcome
 
     def _open(self, job: TaskJob) -> Request | Outcome:
         """Decode the arguments and see whether the task is still to run."""
@@ -258,7 +342,7 @@ class CeleryRunner:
             return self._verdicts.revoked(job, why, terminated=False, signum=None, expired=expired)
         if signals.task_received.receivers:
             announce(signals.task_received, self, self._app, job, (args, kwargs, embed), self._hostname)
-        if job.redelivered and self._stores_apart:
+        if job.redelivered and (self._stores_apart or (self._deduplicate and job.plan.late)):
             return self._settled_before(job, request) or request
         return request
 
@@ -300,8 +384,11 @@ class CeleryRunner:
         if plan.track_started and not ignores_result(plan, request):
             started = {"pid": self._pid, "hostname": self._hostname}
             plan.task.backend.store_result(job.task_id, started, "STARTED", request=request)
-        if self._log_info or self._bus.listening or signals.task_success.receivers:
+        if self._log_info or self._bus.listening or signals.task_success.receivers or plan.request_class:
             job.started_at = time.monotonic()
+        if plan.request_class is not None:
+            job.request = worker_request(self._app, job, (request.args, request.kwargs, {}), self._hostname)
+            accepted(job.request)
         if plan.before_start is not None:
             plan.before_start(job.task_id, request.args, request.kwargs)
 
@@ -318,7 +405,10 @@ class CeleryRunner:
 
     def _succeed(self, job: TaskJob, request: Request, value: Any) -> tuple[Outcome, str]:
         outcome = self._success(job, request, value)
+        request.__dict__["recorded"] = outcome.results
         plan = job.plan
+        if plan.policies:
+            job.value = value
         if plan.on_success is not None:
             try:
                 plan.on_success(value, job.task_id, request.args, request.kwargs)
@@ -338,13 +428,17 @@ class CeleryRunner:
             if ignores_result(job.plan, request):
                 return Outcome(job.delivery, State.SUCCEEDED)
             assert self._records is not None
-            record = self._records.encode(job.task_id, value, request)
+            record = None if job.plan.own_backend else self._records.encode(job.task_id, value, request)
             if record is not None:
                 return Outcome(job.delivery, State.SUCCEEDED, (record,), guarded=guarded)
         with collecting(Collector()) as collector:
-            followups.dispatch(self._app, value, request, inherit_priority=self._inherit_priority)
-            publish_result = not ignores_result(job.plan, request)
-            job.plan.task.backend.mark_as_done(job.task_id, value, request, publish_result)
+            try:
+                followups.dispatch(self._app, value, request, inherit_priority=self._inherit_priority)
+                publish_result = not ignores_result(job.plan, request)
+                job.plan.task.backend.mark_as_done(job.task_id, value, request, publish_result)
+            except BaseException:  # what could be sent is sent, although the task has failed now
+                own["held"] = [*held(request), *collector.publish]
+                raise
         outcome = Outcome(job.delivery, State.SUCCEEDED, publish=held(request), guarded=guarded)
         return collected_outcome(outcome, collector)
 
@@ -367,6 +461,7 @@ class CeleryRunner:
         """A body that raised.  The outcome, Celery's name of the state, and the value for its handlers."""
         if job.interrupted is not None and isinstance(error, asyncio.CancelledError):
             error = job.interrupted
+        job.error = error
         if isinstance(error, Terminated):
             return (
                 self._verdicts.revoked(job, "terminated", terminated=True, signum=None, expired=False),
@@ -381,6 +476,7 @@ class CeleryRunner:
         except Exception as bug:
             with collecting(collector):
                 outcome, state = self._despite(job, request, error, bug)
+        request.__dict__["recorded"] = tuple(collector.results)
         return collected_outcome(outcome, collector), state, error
 
     def _despite(self, job: TaskJob, request: Request, error: BaseException, bug: Exception) -> tuple[Outcome, str]:
@@ -404,6 +500,9 @@ class CeleryRunner:
         delivery, task = job.delivery, job.plan.task
         if isinstance(error, Reject):
             return self._rejected(job, request, error)
+        if isinstance(error, Snooze):
+            trace_log.info("Task %s[%s] snoozes: %s", job.name, job.task_id, error)
+            return snoozed(job, error, held(request)), "IGNORED"
         if isinstance(error, Ignore):
             TraceInfo("IGNORED", error).handle_ignore(task, request)
             return Outcome(delivery, State.IGNORED, publish=held(request)), "IGNORED"
@@ -441,6 +540,8 @@ class CeleryRunner:
                 plan.after_return(state, value, job.task_id, request.args, request.kwargs, None)
         except Exception:
             trace_log.exception("Task %s[%s] after_return handler raised", job.name, job.task_id)
+        if job.request is not None:
+            ended(job.request, state, value, time.monotonic() - job.started_at)
         if signals.task_postrun.receivers:
             signals.task_postrun.send(
                 sender=plan.task, task_id=job.task_id, task=plan.task, args=request.args, kwargs=request.kwargs,
@@ -491,37 +592,40 @@ class CeleryRunner:
 
     def recover(self, delivery: Delivery, fate: Fate, detail: str) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
-        job = self.prepare(delivery)
+        job = self.prepare(delivery, to_run=False)
         if isinstance(job, Outcome):
             return job
         assert isinstance(job, TaskJob)
         outcome = self._verdicts.recover(job, fate, detail)
-        return self._finished(job, outcome)
+        return self._finished(job, self._abandoned(job, outcome))
 
     def failed(self, job: Job, error: BaseException) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
         assert isinstance(job, TaskJob)
         error = job.interrupted or error
-        if isinstance(error, Terminated):
-            outcome = self._verdicts.revoked(job, "terminated", terminated=True, signum=None, expired=False)
-        else:
-            reason = DeadReason.TIME_LIMIT if isinstance(error, TimeLimitExceeded) else DeadReason.FAILED
-            outcome = self._verdicts.failed(job, error, reason)
-        return self._finished(job, outcome)
+        with OutsideLoop():
+            if isinstance(error, Terminated):
+                outcome = self._verdicts.revoked(job, "terminated", terminated=True, signum=None, expired=False)
+            else:
+                reason = DeadReason.TIME_LIMIT if isinstance(error, TimeLimitExceeded) else DeadReason.FAILED
+                outcome = self._verdicts.failed(job, error, reason)
+        return self._finished(job, self._abandoned(job, outcome))
 
     def unsettleable(self, outcome: Outcome, error: Exception) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
         trace_log.error("The outcome of a task could not be stored: %s", one_line(error))
         try:
             envelope = decode(outcome.delivery.raw)
-            return self._verdicts.failed(
-                self._job(outcome.delivery, envelope, envelope["headers"]), error, DeadReason.FAILED
-            )
+            job = self._job(outcome.delivery, envelope, envelope["headers"])
+            return self._abandoned(job, self._verdicts.failed(job, error, DeadReason.FAILED))
         except Exception:
             return self._verdicts.refused(outcome.delivery, error)
 
     def interruption(self, job: Job, reason: str, limit: float) -> BaseException:
         """See :class:`~celeriac.engine.runner.Runner`."""
+        assert isinstance(job, TaskJob)
+        if job.request is not None and reason in ("soft", "hard"):
+            timed_out(job.request, as_given(limit), soft=reason == "soft")
         if reason == "soft":
             trace_log.warning("Soft time limit (%gs) exceeded for %s", limit, job.name)
             return SoftTimeLimitExceeded(as_given(limit))
@@ -538,6 +642,8 @@ def held(request: Request) -> tuple[Message, ...]:
 def _reason(error: BaseException) -> DeadReason:
     if isinstance(error, TimeLimitExceeded):
         return DeadReason.TIME_LIMIT
+    if isinstance(error, InvalidPayload):
+        return DeadReason.INVALID if error.refused else DeadReason.FAILED
     return DeadReason.INVALID if _wrong_arguments(error) else DeadReason.FAILED
 
 

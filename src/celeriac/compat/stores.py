@@ -18,6 +18,7 @@ from celeriac.backend import Backend
 from celeriac.compat import connect
 from celeriac.compat.chords import publish_callback
 from celeriac.compat.collected import collected, collected_part, encode_part, encode_record
+from celeriac.compat.unsettled import store_before_errbacks, store_of, unsettled
 
 LONGEST_WAIT = 5.0
 """Seconds between looks at a result when the store does not announce it."""
@@ -26,20 +27,16 @@ LONGEST_WAIT = 5.0
 def result_class(scheme: str) -> Any:
     """The class for a URL's scheme; ``None`` when Celery's own is to be used."""
     if scheme in connect.REDIS_SCHEMES:
-        from celeriac.compat.redis_results import RedisResults
+        from celeriac.compat.redis_results import results_of
 
-        return RedisResults
+        return results_of(scheme)
     return EngineResults if scheme in connect.BACKENDS else None
-
-
-_stores = connect.PerProcess()
 
 
 class EngineResults(BaseBackend):
     """A store of :mod:`celeriac.backends` behind Celery's backend interface."""
 
     collects = True
-    supports_autoexpire = True
     supports_native_join = True
     persistent = True
 
@@ -50,8 +47,7 @@ class EngineResults(BaseBackend):
     @property
     def store(self) -> Backend:
         """The store, one object per process."""
-        found: Backend = _stores.get(self.app, connect.open_backend)
-        return found
+        return store_of(self.app)
 
     # -- one task --------------------------------------------------------------------------------------------------
 
@@ -63,14 +59,17 @@ class EngineResults(BaseBackend):
         return result
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
-        payload = self.store.fetch([task_id])[0]
-        return self._meta(payload)
+        return self._meta(unsettled(task_id) or self.store.fetch([task_id])[0])
 
     def _meta(self, payload: bytes | None) -> dict[str, Any]:
         if payload is None:
             return {"status": states.PENDING, "result": None}
         meta: dict[str, Any] = self.decode_result(payload)
         return meta
+
+    def _call_task_errbacks(self, request: Any, exc: Any, traceback: Any) -> None:
+        store_before_errbacks(self, request)
+        super()._call_task_errbacks(request, exc, traceback)
 
     def _forget(self, task_id: str) -> None:
         self.store.forget([task_id])
@@ -94,7 +93,7 @@ class EngineResults(BaseBackend):
         turns = 0
         while waiting:
             for task_id, payload in zip(waiting, self.store.fetch(waiting), strict=True):
-                meta = self._meta(payload)
+                meta = self._meta(unsettled(task_id) or payload)
                 if meta["status"] in states.READY_STATES:
                     waiting = [other for other in waiting if other != task_id]
                     if on_message is not None:
@@ -151,4 +150,16 @@ class EngineResults(BaseBackend):
 
     def as_uri(self, include_password: bool = True) -> str:
         """The URL."""
-        return self.url or ""
+        return self.url or "" if include_password else self.store.url
+
+    # -- expiry ----------------------------------------------------------------------------------------------------
+
+    @property
+    def supports_autoexpire(self) -> bool:
+        """Whether old results go by themselves: a worker of ours deletes them, and stock Celery's beat is to send for it."""
+        return hasattr(self.app, "embedded")
+
+    def cleanup(self) -> None:
+        """Delete what has expired; Celery's task ``celery.backend_cleanup`` calls it."""
+        while self.store.expire():
+            pass

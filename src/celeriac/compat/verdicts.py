@@ -12,12 +12,17 @@ from celery import signals
 from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from kombu.serialization import prepare_accept_content
 
-from celeriac.compat.collect import Collector, collecting
-from celeriac.compat.envelope import amend, decode_body, priority_of
+from celeriac.compat.collect import Collector, collected_outcome, collecting
+from celeriac.compat.custom_request import lost, timed_out
+from celeriac.compat.envelope import amend, decode_body, priority_of, with_headers
 from celeriac.compat.jobs import Request, TaskJob, has_own
-from celeriac.compat.worker_request import announce
+from celeriac.compat.refused import announce_refused
+from celeriac.compat.snooze import Snooze
+from celeriac.compat.worker_lost import retried_after_loss
+from celeriac.compat.worker_request import announce, worker_request
 from celeriac.engine.runner import Fate
-from celeriac.message import CRASHES_HEADER, Delivery, Message
+from celeriac.errors import InvalidPayload
+from celeriac.message import ADMITTED_HEADER, CRASHES_HEADER, Delivery, Message
 from celeriac.outcome import DeadLetter, DeadReason, Outcome, State
 
 logger = logging.getLogger("celery.worker.request")
@@ -37,6 +42,11 @@ def one_line(error: BaseException) -> str:
     return storable(f"{type(error).__name__}: {text}".replace("\n", " ")[:LONGEST_ERROR])
 
 
+def _report_of(error: BaseException) -> str:
+    """What a dead letter tells of an error that has no traceback of the task's."""
+    return error.report() if isinstance(error, InvalidPayload) else ""
+
+
 def storable(text: str) -> str:
     """A text that has an encoding: JSON can smuggle in half of a surrogate pair, which no store takes."""
     return text.encode("utf-8", "backslashreplace").decode()
@@ -51,8 +61,8 @@ class Verdicts:
     """Judges for one worker."""
 
     def __init__(self, app: Any, hostname: str, max_crashes: int) -> None:
-        self._app = app
-        self._hostname = hostname
+        self.app = self._app = app
+        self.hostname = self._hostname = hostname
         self._max_crashes = max_crashes
 
     # -- dead letters ----------------------------------------------------------------------------------------------
@@ -60,15 +70,18 @@ class Verdicts:
     def dead(
         self, reason: DeadReason, error: BaseException, *, task: str = "", task_id: str = "",
         headers: dict[str, Any] | None = None, trace: str = "",
-    ) -> DeadLetter:  # fmt: skip
-        """A dead letter for an error."""
+    ) -> DeadLetter | None:  # fmt: skip
+        """A dead letter for an error; ``None`` for a task that says ``dead_letter=False``."""
         headers = headers or {}
+        name = headers.get("task")
+        if isinstance(name, str) and getattr(self._app.tasks.get(name), "dead_letter", None) is False:
+            return None
         return DeadLetter(
             reason=reason.value,
             error=one_line(error),
             task=task or label(headers.get("task")),
             task_id=task_id or label(headers.get("id")),
-            traceback=storable(trace[-LONGEST_TRACEBACK:]),
+            traceback=storable((trace or _report_of(error))[-LONGEST_TRACEBACK:]),
             attempts=whole(headers.get("retries")),
             crashes=whole(headers.get(CRASHES_HEADER)),
             worker=self._hostname,
@@ -80,14 +93,14 @@ class Verdicts:
     ) -> Outcome:
         """A message that cannot be run: kept with its reason, and its sender told where it can be."""
         logger.error("Message dead-lettered (%s): %s", reason.value, one_line(error))
-        letter = self.dead(reason, error, headers=headers)
-        outcome = Outcome(delivery, State.FAILED, dead=letter)
-        task_id = letter.task_id
+        announce_refused(self, delivery, reason, error, headers)
+        outcome = Outcome(delivery, State.FAILED, dead=self.dead(reason, error, headers=headers))
+        task_id, name = (label((headers or {}).get(header)) for header in ("id", "task"))
         if not task_id or not isinstance(headers, dict) or headers.get("ignore_result"):
             return outcome
         with collecting(Collector()) as collector:
             try:
-                request = Request({"id": task_id, "delivery_info": {}, "task": letter.task})
+                request = Request({"id": task_id, "delivery_info": {}, "task": name})
                 self._app.backend.mark_as_failure(task_id, error, request=request)
             except Exception:
                 logger.exception("The failure of %s could not be recorded", task_id)
@@ -105,7 +118,10 @@ class Verdicts:
             return self._revoked(job, detail)
         if fate is Fate.TIME_LIMIT:
             return self._timed_out(job, detail)
-        late = job.plan.late and job.plan.task.reject_on_worker_lost is not False
+        task = job.plan.task
+        if task.retry_on_worker_lost and fate in (Fate.CRASHED, Fate.SILENT):
+            return retried_after_loss(job, self.request_of(job)) or self._lost(job, fate, late=job.plan.late)
+        late = job.plan.late and task.reject_on_worker_lost is not False
         if late and fate is Fate.SHUTDOWN:
             return Outcome(job.delivery, State.INTERRUPTED, requeue=amend(job.delivery.raw))
         crashes = whole(job.headers.get(CRASHES_HEADER)) + 1
@@ -114,6 +130,10 @@ class Verdicts:
             logger.warning("%s[%s] goes back to its queue: its process died (%d)", job.name, job.task_id, crashes)
             raw = amend(job.delivery.raw, **{CRASHES_HEADER: crashes})
             return Outcome(job.delivery, State.INTERRUPTED, requeue=raw)
+        return self._lost(job, fate, late=late)
+
+    def _lost(self, job: TaskJob, fate: Fate, *, late: bool) -> Outcome:
+        crashes = whole(job.headers.get(CRASHES_HEADER)) or 1
         reason = DeadReason.POISON if late else DeadReason.LOST
         return self.failed(job, WorkerLostError(self._lost_text(job, fate, crashes, late=late)), reason)
 
@@ -130,6 +150,8 @@ class Verdicts:
     def _timed_out(self, job: TaskJob, detail: str) -> Outcome:
         error = TimeLimitExceeded(as_given(float(detail) if detail else job.hard_limit))
         logger.error("Hard time limit (%ss) exceeded for %s[%s]", detail, job.name, job.task_id)
+        if job.plan.request_class is not None:
+            timed_out(self._own_request(job), as_given(float(detail or job.hard_limit)), soft=False)
         if job.plan.late and not job.plan.ack_timeouts:
             return Outcome(job.delivery, State.INTERRUPTED, requeue=amend(job.delivery.raw))
         return self.failed(job, error, DeadReason.TIME_LIMIT)
@@ -138,12 +160,21 @@ class Verdicts:
         """Record a failure on behalf of a task that cannot do it itself, with its handlers and error callbacks."""
         logger.error("%s[%s]: %s", job.name, job.task_id, one_line(error))
         letter = self.dead(reason, error, headers=job.headers)
+        if job.plan.request_class is not None:
+            lost(self._own_request(job), error)
         with collecting(Collector()) as collector:
             try:
                 self._announce_failure(job, error)
             except Exception:
                 logger.exception("The failure of %s[%s] could not be recorded in full", job.name, job.task_id)
         return collected_outcome(Outcome(job.delivery, State.FAILED, dead=letter, guarded=True), collector)
+
+    def _own_request(self, job: TaskJob) -> Any:
+        """An object of the app's own ``Request`` class: that of the run, or one for a task whose process is gone."""
+        if job.request is None:
+            request = self.request_of(job)
+            job.request = worker_request(self._app, job, (request.args, request.kwargs, {}), self._hostname)
+        return job.request
 
     def _announce_failure(self, job: TaskJob, error: BaseException) -> None:
         request = self.request_of(job)
@@ -245,19 +276,23 @@ def ignores_result(plan: Any, request: Request) -> bool:
     return plan.ignore_result if asked is None else bool(asked)
 
 
-def collected_outcome(outcome: Outcome, collector: Collector) -> Outcome:
-    """An outcome with what was collected for it."""
-    return outcome._replace(
-        results=outcome.results + tuple(collector.results),
-        publish=outcome.publish + tuple(collector.publish),
-        chord_parts=outcome.chord_parts + tuple(collector.chord_parts),
-    )
-
-
 def back_to_tail(job: TaskJob) -> Outcome:
     """A message that asked to be queued again (``Reject(requeue=True)``): to the tail, as in Celery."""
     message = Message(job.delivery.queue, amend(job.delivery.raw), priority_of(job.envelope))
     return Outcome(job.delivery, State.INTERRUPTED, publish=(message,))
+
+
+def parked(job: TaskJob, due: float, *, admitted: bool = False) -> Outcome:
+    """A message that goes to the broker's schedule: as it is, or marked as let in by a rate limit."""
+    raw = with_headers(job.delivery.raw, **{ADMITTED_HEADER: True}) if admitted else job.delivery.raw
+    message = Message(job.delivery.queue, raw, priority_of(job.envelope), due)
+    return Outcome(job.delivery, State.SNOOZED, publish=(message,))
+
+
+def snoozed(job: TaskJob, snooze: Snooze, held: tuple[Message, ...]) -> Outcome:
+    """A message whose body asked to run later."""
+    outcome = parked(job, time.time() + snooze.seconds)
+    return outcome._replace(publish=outcome.publish + held)
 
 
 def as_given(limit: float) -> float:

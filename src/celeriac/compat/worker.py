@@ -6,31 +6,38 @@ import logging
 import os
 import sys
 import threading
+from functools import cached_property
 from typing import Any
 
 from celery import signals
 from celery.app.trace import setup_worker_optimizations
+from celery.concurrency import get_implementation
 from celery.exceptions import ImproperlyConfigured
 from celery.platforms import EX_FAILURE, EX_OK, check_privileges, create_pidlock, set_mp_process_title, strargv
 from celery.utils.imports import qualname
 from celery.utils.log import mlevel
 from celery.utils.nodenames import default_nodename, worker_direct
 from celery.utils.text import str_to_list
+from celery.utils.timer2 import Timer
 from kombu.utils.encoding import safe_str
 
-from celeriac.compat import connect
+from celeriac.compat import connect, declaring
 from celeriac.compat.banner import banner
 from celeriac.compat.beat import EmbeddedBeat
+from celeriac.compat.bootsteps import ConsumerSteps, WorkerSteps
 from celeriac.compat.control.services import RemoteServices
 from celeriac.compat.endpoint import ReportingEndpoint
-from celeriac.compat.options import WorkerOptions, worker_options
+from celeriac.compat.exchanges import Exchanges
+from celeriac.compat.options import CELERY_POOLS, WorkerOptions, worker_options
+from celeriac.compat.patience import Patience, fails_at_once, longest_outage
+from celeriac.compat.refusals import refuse
 from celeriac.compat.runner import CeleryRunner
 from celeriac.compat.stop_signals import install_stop_signals
 from celeriac.engine.forkserver import ForkServer
 from celeriac.engine.launcher import Launcher, SoloLauncher
 from celeriac.engine.slot import Node
 from celeriac.engine.supervisor import Shutdown, Supervisor
-from celeriac.errors import CeleriacError
+from celeriac.errors import CeleriacError, ConfigurationError, SchemaError
 from celeriac.telemetry.bus import bus
 
 logger = logging.getLogger("celery.worker")
@@ -66,20 +73,39 @@ class Worker:
         self._pidfile = kwargs.get("pidfile")
         self._select_queues(kwargs.get("queues"), kwargs.get("exclude_queues"))
         self._include(str_to_list(kwargs.get("include")))
+        refuse(app, kwargs.get("pool_start_method"))
         self.options: WorkerOptions = worker_options(app, self.hostname, kwargs)
         self.supervisor: Supervisor | None = None
+        self.exchanges = Exchanges(app)
         self.remote = RemoteServices(self, bus, kwargs)
+        declaring.check_all(app)
         signals.worker_init.send(sender=self)
+        self._steps = (WorkerSteps(self, kwargs), ConsumerSteps(self, kwargs))
         self._custom_logging = app.log.setup(
             self.loglevel, self.logfile, redirect_stdouts=False,
             colorize=None if self._no_color is None else not self._no_color, hostname=self.hostname,
         )  # fmt: skip
         setup_worker_optimizations(app, self.hostname)
 
+    @cached_property
+    def timer(self) -> Any:
+        """Celery's timer, in a thread of its own, for bootsteps."""
+        return Timer()
+
+    @property
+    def pool(self) -> Any:
+        """The slots, as far as Celery's pool has a counterpart."""
+        return self.remote.pool
+
     @property
     def concurrency(self) -> int:
         """Tasks that run at once."""
         return self.options.engine.concurrency
+
+    @property
+    def pool_cls(self) -> type:
+        """Celery's pool of the same kind, for receivers of signals that ask: Celery's own for Django are among them."""
+        return get_implementation(CELERY_POOLS[self.options.engine.pool])
 
     def _select_queues(self, include: Any, exclude: Any) -> None:
         queues = self.app.amqp.queues
@@ -95,8 +121,8 @@ class Worker:
     def _include(self, modules: list[str] | None) -> None:
         for module in modules or ():
             self.app.loader.import_task_module(module)
-        if modules:
-            self.app.conf.include = tuple({*self.app.conf.include, *modules})
+        found = {task.__class__.__module__ for task in self.app.tasks.values()}
+        self.app.conf.include = tuple({*self.app.conf.include, *(modules or ()), *found})
 
     # -- the worker's life -----------------------------------------------------------------------------------------
 
@@ -122,11 +148,13 @@ class Worker:
             app, self.hostname, bus,
             time_limit=self.options.time_limit, soft_time_limit=self.options.soft_time_limit,
             max_crashes=self.options.engine.max_crashes, stores_apart=self._stores_apart(),
+            buckets=None if self.options.disable_rate_limits else self.remote.orders.buckets,
         )  # fmt: skip
         runner.orders = self.remote.orders
         node = Node(
-            self.options.engine, lambda: connect.open_broker(app), lambda: connect.open_backend(app), runner, bus
-        )
+            self.options.engine, lambda: connect.open_broker(app), lambda: connect.open_backend(app),
+            lambda: connect.key_values(app), runner, bus,
+        )  # fmt: skip
         self._check_broker()
         if not self.quiet:
             print(safe_str(banner(self)), file=sys.__stdout__, flush=True)
@@ -141,17 +169,19 @@ class Worker:
 
     def _check_broker(self) -> None:
         """Fail now, with a word of explanation, rather than in each slot."""
+        connect.check_worker(self.app, self.options.engine)
         broker = connect.open_broker(self.app)
         try:
             broker.ping()
             if self._purge:
                 count = sum(broker.purge(queue) for queue in self.options.engine.queues)
                 print(f"purge: erased {count} messages\n", flush=True)
+        except (ConfigurationError, SchemaError):
+            raise  # waiting does not help
         except CeleriacError as error:
-            if not self.app.conf.broker_connection_retry_on_startup:
-                logger.warning("%s. The worker starts and waits for it", error)
-            else:
-                logger.warning("%s. Trying again until it is there", error)
+            if fails_at_once(self.app.conf):
+                raise
+            logger.warning("%s. Trying again until it is there", error)
         finally:
             broker.close()
 
@@ -170,7 +200,7 @@ class Worker:
                 extra.start()
             code = self._serve_solo(launcher) if isinstance(launcher, SoloLauncher) else supervisor.run()
         finally:
-            for extra in extras:
+            for extra in reversed(extras):
                 extra.stop()
             if endpoint is not None:
                 endpoint.stop()
@@ -197,13 +227,16 @@ class Worker:
 
     def _extras(self) -> list[Any]:
         """Services beside the engine: remote control, events, and an embedded beat."""
-        extras: list[Any] = [self.remote]
+        extras: list[Any] = [self.exchanges, self.remote, *self._steps]
+        longest = longest_outage(self.app.conf)
+        if longest is not None:
+            extras.append(Patience(self, longest))
         if self.options.beat:
             extras.append(EmbeddedBeat(self.app, self.options.schedule_filename, self.options.scheduler))
         return extras
 
     def _on_ready(self) -> None:
-        signals.worker_ready.send(sender=self)
+        signals.worker_ready.send(sender=self.remote.consumer)
         logger.info("%s ready.", self.hostname)
 
     def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from celeriac.broker import Broker
 from celeriac.engine.seats import Roster
+from celeriac.engine.subscription import Subscription
 from celeriac.settings import EngineSettings
 
 CHECK_SECONDS = 1.0
@@ -20,12 +21,19 @@ class Autoscaler:
 
     name = "autoscaler"
 
-    def __init__(self, broker: Broker, roster: Roster, settings: EngineSettings, scale: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        roster: Roster,
+        queues: Subscription,
+        settings: EngineSettings,
+        scale: Callable[[int], None],
+    ) -> None:
         assert settings.autoscale is not None
         self.fewest, self.most = settings.autoscale
         self._broker = broker
         self._roster = roster
-        self._queues = settings.queues
+        self._queues = queues
         self._scale = scale
         self._needed_at = time.monotonic()
 
@@ -36,7 +44,7 @@ class Autoscaler:
         wanted = len(slots)
         if not idle:
             self._needed_at = time.monotonic()
-            waiting = sum(depth.ready for depth in self._broker.depth(self._queues))
+            waiting = sum(depth.ready for depth in self._broker.depth(self._queues.names))
             wanted += min(waiting, max(1, wanted))
         elif time.monotonic() - self._needed_at > KEEP_SECONDS:
             self._needed_at = time.monotonic()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from celeriac.broker import Broker
 from celeriac.engine.seats import Roster
+from celeriac.engine.subscription import Subscription
 from celeriac.errors import StoreError
 from celeriac.settings import EngineSettings
 
@@ -22,6 +23,7 @@ class Beat:
         self,
         broker: Broker,
         roster: Roster,
+        queues: Subscription,
         settings: EngineSettings,
         on_lost: Callable[[str], None],
         on_broker: Callable[[str], None],
@@ -31,6 +33,7 @@ class Beat:
         """
         self._broker = broker
         self._roster = roster
+        self._queues = queues
         self._settings = settings
         self._on_lost = on_lost
         self._on_broker = on_broker
@@ -38,7 +41,7 @@ class Beat:
     def run_once(self) -> float:
         """Beat once."""
         try:
-            lost = self._broker.beat(self._roster.owners(), self._settings.queues, self._settings.beat_ttl)
+            lost = self._broker.beat(self._roster.owners(), self._queues.names, self._settings.beat_ttl)
         except StoreError as error:
             self._on_broker(str(error))
             raise

@@ -12,14 +12,14 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from celeriac.broker import Broker
 from celeriac.engine.budget import Budget
 from celeriac.engine.ledger import Ledger
 from celeriac.engine.outbox import Outbox
-from celeriac.engine.runner import Runner
+from celeriac.engine.runner import Fate, Runner
 from celeriac.engine.thread_exception import forget
 from celeriac.errors import StoreFull, StoreUnavailable
 from celeriac.message import Delivery
@@ -48,6 +48,7 @@ class Consumer:
     def __init__(
         self,
         owner: str,
+        queues: Sequence[str],
         settings: EngineSettings,
         broker: Broker,
         runner: Runner,
@@ -63,7 +64,7 @@ class Consumer:
         self.progressed_at = time.monotonic()
         """When a body was last started or the inbox was last empty."""
         self._settings = settings
-        self._queues = list(settings.queues)
+        self._queues = list(queues)
         self._broker = broker
         self._runner = runner
         self._pool = pool
@@ -71,6 +72,7 @@ class Consumer:
         self._ledger = ledger
         self._bus = bus
         self._budget = Budget(settings, broker.best_batch)
+        self._acknowledges = broker.acknowledges_apart
         self._running: dict[int, tuple[Job, Where]] = {}
         self.interrupting = threading.RLock()
         """Held by whoever interrupts a running job (in a signal's handler also by the thread that runs it), and by its thread
@@ -144,17 +146,36 @@ class Consumer:
 
     def _next_queues(self) -> list[str]:
         """The queues in turn, so that none of them starves within one priority."""
-        self._queues.append(self._queues.pop(0))
-        return self._queues
+        queues = self._queues
+        if len(queues) > 1:
+            queues.append(queues.pop(0))
+        return queues
+
+    def consume(self, queues: Sequence[str]) -> None:
+        """Lease from these queues from now on, from any thread.  What is held of others is still run."""
+        self._queues = list(queues)
 
     def _recall(self) -> None:
-        """Accept what was leased to us by a call whose answer we never got."""
+        """Accept what was leased to us by a call whose answer we never got, and see to what a store that was down has lost."""
         if not self._lease_unsure:
             return
+        held = self._held()  # first: another thread may settle while the store is asked
         for delivery in self._broker.leased(self.owner, RECALL_LIMIT):
             if delivery.tag > self._last_tag:
                 self._accept(delivery)
+            elif delivery.tag not in held:
+                self._outbox.put(self._forgotten(delivery))
         self._lease_unsure = False
+
+    def _held(self) -> set[int]:
+        """Tags of all that this consumer has to do with."""
+        jobs = [*self.inbox, *self._returning, *(job for job, _ in self.running())]
+        return {job.delivery.tag for job in jobs} | self._outbox.tags()
+
+    def _forgotten(self, delivery: Delivery) -> Outcome:
+        """What was settled and is leased again: a replica that took over, or a restart, has lost the store's last moment."""
+        logger.warning("%s has forgotten the outcome of a message that was settled", self._broker.url)
+        return self._runner.recover(delivery, Fate.SILENT, "the store forgot its outcome")
 
     def _accept(self, delivery: Delivery) -> None:
         self._last_tag = max(self._last_tag, delivery.tag)
@@ -192,11 +213,19 @@ class Consumer:
         tag = job.delivery.tag
         now = time.monotonic()
         soft, hard = job.soft_limit, job.hard_limit
+        if self._acknowledges and not job.is_late:
+            self._acknowledge(tag)
         self._ledger.start(place, tag, now, now + soft if soft else 0.0, now + hard if hard else 0.0)
         self._running[tag] = (job, where)
         self.progressed_at = now
         self.runs += 1
         return now
+
+    def _acknowledge(self, tag: int) -> None:
+        try:
+            self._broker.acknowledge(self.owner, tag)
+        except StoreUnavailable as error:  # settling it comes to the same
+            logger.warning("A message could not be acknowledged before it runs: %s", error)
 
     def _leave(self, job: Job) -> None:
         """Nothing interrupts this thread on behalf of the job any more."""
@@ -260,7 +289,7 @@ class Consumer:
         """Make the owner known, however long the store is away; return False when told to stop before."""
         while not self.stopping:
             try:
-                self._broker.register(self.owner, self._settings.queues, self._settings.beat_ttl)
+                self._broker.register(self.owner, self._queues, self._settings.beat_ttl)
             except (StoreUnavailable, StoreFull) as error:
                 self._pause(error)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from celeriac.broker import Broker
 from celeriac.engine.seats import Roster
+from celeriac.engine.subscription import Subscription
 
 WAIT_SECONDS = 1.0
 """Longest single wait, so that stopping does not take longer."""
@@ -14,13 +15,15 @@ class Doorbell:
 
     name = "doorbell"
 
-    def __init__(self, broker: Broker, roster: Roster, queues: tuple[str, ...]) -> None:
+    def __init__(self, broker: Broker, roster: Roster, queues: Subscription) -> None:
         self._broker = broker
         self._roster = roster
         self._queues = queues
 
     def run_once(self) -> float:
         """Wait for an idle slot, then for a message, and bring them together."""
-        if self._roster.wait_for_idle(WAIT_SECONDS) and self._broker.wait(self._queues, WAIT_SECONDS):
+        if not self._queues.names:
+            return WAIT_SECONDS
+        if self._roster.wait_for_idle(WAIT_SECONDS) and self._broker.wait(self._queues.names, WAIT_SECONDS):
             self._roster.ring_one()
         return 0.0

@@ -15,6 +15,7 @@ import pickle
 import select
 import signal
 import socket
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from celeriac.engine.slot import Node, Seat
@@ -125,9 +126,10 @@ class _Server:
             return False
         seat: Seat = pickle.loads(data)
         control, bell, ledger = array.array("i", fds)
+        self._node.runner.on_fork()
         pid = os.fork()
         if pid == 0:
-            self._become_slot(Seat(seat.slot, seat.owner, control, bell, ledger, seat.report))
+            self._become_slot(replace(seat, control=control, bell=bell, ledger=ledger))
         for fd in (control, bell, ledger):
             os.close(fd)
         self._slots[pid] = seat.slot

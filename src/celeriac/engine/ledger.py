@@ -157,7 +157,7 @@ class Ledger:
 def _encode(outcome: Outcome) -> tuple[int, bytes]:
     """The two frequent kinds of outcome are written in a form that costs little."""
     rest = outcome[3:7]
-    if rest != ((), (), None, None) or outcome.chords_done or outcome.guarded:
+    if rest != ((), (), None, None) or outcome.chords_done or outcome.guarded or outcome.keys:
         return _PICKLED, pickle.dumps(outcome)
     results = outcome.results
     if not results:

@@ -12,6 +12,7 @@ from celeriac.broker import Broker
 from celeriac.engine.ledger import Ledger
 from celeriac.engine.runner import Runner
 from celeriac.errors import OwnerLost, StoreFull, StoreUnavailable
+from celeriac.keyvalue import KeyValueStore
 from celeriac.message import Delivery
 from celeriac.outcome import Outcome, ReadyChord, Settlement
 from celeriac.telemetry.bus import Bus
@@ -28,7 +29,15 @@ among them, and would come again for ever.
 class Settler:
     """Writes outcomes: in one transaction where broker and results share a store, results first where they do not."""
 
-    def __init__(self, broker: Broker, backend: Backend | None, runner: Runner) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        backend: Backend | None,
+        runner: Runner,
+        make_key_values: Callable[[], KeyValueStore] | None = None,
+    ) -> None:
+        """``make_key_values``: opens the store of what policies share; called when an outcome first needs it."""
+        self._make_key_values = make_key_values
         self._broker = broker
         self._backend = backend
         self._runner = runner
@@ -38,6 +47,7 @@ class Settler:
         self, owner: str, outcomes: Sequence[Outcome], queues: Sequence[str], limit: int
     ) -> tuple[Settlement, list[Delivery]]:
         """Settle everything that these outcomes say, chords' callbacks included, and lease."""
+        outcomes = self._write_keys(outcomes)
         if outcomes and not self._shared:
             outcomes = self._store_apart(outcomes)
         settlement, leased = self._broker.turn(owner, outcomes, queues, limit)
@@ -73,10 +83,11 @@ class Settler:
         except PASSING:
             raise
         except Exception:
-            settle(Outcome(outcome.delivery, instead.state, dead=instead.dead))
+            settle(Outcome(outcome.delivery, instead.state, dead=instead.dead, keys=instead.keys))
 
     def settle_condemned(self, owner: str, outcomes: Sequence[Outcome]) -> Settlement:
         """Settle everything that these outcomes say on behalf of an owner that is gone."""
+        outcomes = self._write_keys(outcomes)
         if outcomes and not self._shared:
             outcomes = self._store_apart(outcomes)
         settlement = self._broker.settle_condemned(owner, outcomes)
@@ -97,6 +108,18 @@ class Settler:
     def _complete(self, chord: ReadyChord) -> Outcome:
         assert self._backend is not None
         return self._runner.complete_chord(chord, self._backend.chord_parts(chord.part.group_id))
+
+    def _write_keys(self, outcomes: Sequence[Outcome]) -> Sequence[Outcome]:
+        """Keys first, where the broker does not write them: whoever repeats the rest of the settle finds them written, and a
+        result that is stored means that they are.
+        """
+        if not any(outcome.keys for outcome in outcomes) or self._make_key_values is None:
+            return outcomes
+        store = self._make_key_values()
+        if self._broker.shares_keys(store):
+            return outcomes
+        store.apply([write for outcome in outcomes for write in outcome.keys])
+        return [outcome._replace(keys=()) if outcome.keys else outcome for outcome in outcomes]
 
     def _store_apart(self, outcomes: Sequence[Outcome]) -> list[Outcome]:
         """Results first, so that a message is only acknowledged when its result is stored."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from celeriac.broker import Broker
+from celeriac.engine.subscription import Subscription
 from celeriac.telemetry.bus import Bus
 from celeriac.telemetry.events import MessagesPromoted
 
@@ -19,14 +20,16 @@ class Scheduler:
 
     name = "scheduler"
 
-    def __init__(self, broker: Broker, queues: tuple[str, ...], bus: Bus) -> None:
+    def __init__(self, broker: Broker, queues: Subscription, bus: Bus) -> None:
         self._broker = broker
         self._queues = queues
         self._bus = bus
 
     def run_once(self) -> float:
         """Promote what is due; return when to look again."""
-        moved, next_due = self._broker.promote(self._queues, BATCH)
+        if not self._queues.names:
+            return EMPTY_SLEEP
+        moved, next_due = self._broker.promote(self._queues.names, BATCH)
         if moved and self._bus.listening:
             self._bus.emit(MessagesPromoted(moved))
         return EMPTY_SLEEP if next_due is None else min(next_due, LONGEST_SLEEP)

@@ -24,6 +24,7 @@ from celeriac.engine.outbox import Outbox, Settler
 from celeriac.engine.runner import Runner
 from celeriac.engine.watchdog import Watchdog
 from celeriac.errors import OwnerLost, StoreError
+from celeriac.keyvalue import KeyValueStore
 from celeriac.pool import Pool
 from celeriac.pools.asyncio import AsyncioPool
 from celeriac.pools.inline import InlinePool
@@ -48,6 +49,8 @@ class Node:
     settings: EngineSettings
     make_broker: Callable[[], Broker]
     make_backend: Callable[[], Backend | None]
+    make_key_values: Callable[[], KeyValueStore]
+    """May return the same object each time in one process."""
     runner: Runner
     bus: Bus
 
@@ -57,7 +60,11 @@ class Seat:
     """What the supervisor gives to one slot.  ``control``, ``bell`` and ``ledger`` are file descriptors."""
 
     slot: int
+    place: int
+    """Among the slots of the node, from 0; free again when its slot has ended."""
     owner: str
+    queues: tuple[str, ...]
+    """What to consume at first."""
     control: int
     """A sequenced-packet socket to the supervisor; see :mod:`celeriac.engine.control`."""
     bell: int
@@ -80,11 +87,11 @@ class Slot:
         self._ledger = Ledger(seat.ledger, settings.slot_concurrency)
         self._relay = Relay(self._control.send_telemetry)
         self._reports = node.bus.subscribe(self._relay, in_children=False) if seat.report else None
-        settler = Settler(self._broker, node.make_backend(), node.runner)
+        settler = Settler(self._broker, node.make_backend(), node.runner, node.make_key_values)
         outbox = Outbox(settler, self._ledger, node.runner, node.bus)
         self._pool = make_pool(settings, self._must_pause)
         self.consumer = Consumer(
-            seat.owner, settings, self._broker, node.runner, self._pool, outbox, self._ledger, node.bus
+            seat.owner, seat.queues, settings, self._broker, node.runner, self._pool, outbox, self._ledger, node.bus
         )
         self._watchdog = Watchdog(self.consumer, settings.patience_seconds)
         self._wake = WakePipe()
@@ -111,7 +118,8 @@ class Slot:
             return EXIT_OWNER_LOST
 
     def _open(self) -> None:
-        self._runner.on_slot_start()
+        self._runner.on_slot_start(self._seat.place if self._settings.pool == "processes" else None)
+        os.register_at_fork(after_in_child=self._runner.on_task_fork)
         threading.Thread(target=self._obey, name="celeriac-control", daemon=True).start()
         self._pool.start(self.consumer, self._wake.ring)
         self._watchdog.start()
@@ -181,6 +189,9 @@ class Slot:
                 self._wake.ring()
             elif order == "interrupt":
                 interrupt(self.consumer, self._runner, *details)
+            elif order == "consume":
+                self.consumer.consume(details[0])
+                self._wake.ring()
             elif order == "runner":
                 self._runner.on_order(*details)
             elif order == "running":

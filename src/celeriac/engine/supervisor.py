@@ -18,6 +18,7 @@ from typing import Any
 
 from celeriac.engine.autoscaler import Autoscaler
 from celeriac.engine.beat import Beat
+from celeriac.engine.dead_expirer import DeadExpirer
 from celeriac.engine.doorbell import Doorbell
 from celeriac.engine.expirer import Expirer
 from celeriac.engine.forkserver import Exited, Spawned
@@ -30,6 +31,7 @@ from celeriac.engine.scheduler import Scheduler
 from celeriac.engine.seats import Roster, SlotHandle
 from celeriac.engine.slot import EXIT_MAX_MEMORY, EXIT_MAX_TASKS, EXIT_OK, EXIT_OWNER_LOST, Node
 from celeriac.engine.slot_rescue import SlotRescue
+from celeriac.engine.subscription import Subscription
 from celeriac.engine.time_limits import TimeLimits, kill
 from celeriac.telemetry.events import SlotExited, SlotStarted, WorkerReady, WorkerStopping
 
@@ -69,6 +71,9 @@ class Supervisor:
         self.node = node
         self.settings = node.settings
         self.roster = Roster()
+        self.queues = Subscription(node.settings.queues)
+        """What is consumed.  Changes reach the slots that there are, and those that start later."""
+        self.queues.on_change = self._consume
         self.broker = node.make_broker()
         self.started_at = time.time()
         self.on_ready: Callable[[], None] = lambda: None
@@ -100,20 +105,23 @@ class Supervisor:
     def _make_loops(self) -> tuple[SlotRescue, dict[str, Loop]]:
         settings, bus, broker = self.settings, self.node.bus, self.broker
         backend = self.node.make_backend()
-        rescuer = Rescuer(broker, Settler(broker, backend, self.node.runner), self.node.runner, settings, bus)
+        settler = Settler(broker, backend, self.node.runner, self.node.make_key_values)
+        rescuer = Rescuer(broker, settler, self.node.runner, settings, bus)
         rescue = SlotRescue(rescuer)
         duties: list[Duty] = [
-            Beat(broker, self.roster, settings, self._lost, self._note_broker),
+            Beat(broker, self.roster, self.queues, settings, self._lost, self._note_broker),
             rescuer,
             rescue,
-            Scheduler(broker, settings.queues, bus),
-            Doorbell(self.node.make_broker(), self.roster, settings.queues),
+            Scheduler(broker, self.queues, bus),
+            Doorbell(self.node.make_broker(), self.roster, self.queues),
             TimeLimits(self.roster, settings.pool),
         ]
         if settings.autoscale:
-            duties.append(Autoscaler(broker, self.roster, settings, self.scale))
+            duties.append(Autoscaler(broker, self.roster, self.queues, settings, self.scale))
         if backend is not None:
             duties.append(Expirer(backend))
+        if settings.dead_max_age:
+            duties.append(DeadExpirer(broker, settings.dead_max_age))
         return rescue, {duty.name: Loop(duty) for duty in duties}
 
     # -- the loop --------------------------------------------------------------------------------------------------
@@ -161,10 +169,12 @@ class Supervisor:
 
     def _spawn(self) -> None:
         self._serial += 1
-        slot = SlotHandle(
-            self._serial, f"{self._run_id}:{self._serial}", self.settings.slot_concurrency, report=self._report
-        )
+        owner = f"{self._run_id}:{self._serial}"
+        place, queues, concurrency = self.roster.free_place(), self.queues.names, self.settings.slot_concurrency
+        slot = SlotHandle(self._serial, place, owner, queues, concurrency, report=self._report)
         self.roster.add(slot)
+        if self.queues.names != slot.seat.queues:  # they changed when the slot was not in the roster yet
+            slot.order("consume", self.queues.names)
         self._selector.register(slot.control, selectors.EVENT_READ, lambda: self._on_packet(slot))
         self._launcher.spawn(slot.seat)
 
@@ -252,7 +262,7 @@ class Supervisor:
     def _ready_event(self) -> WorkerReady:
         settings = self.settings
         concurrency = self._target * settings.slot_concurrency
-        return WorkerReady(settings.node, os.getpid(), concurrency, settings.queues, time.time() - self.started_at)
+        return WorkerReady(settings.node, os.getpid(), concurrency, self.queues.names, time.time() - self.started_at)
 
     def _lost(self, owner: str) -> None:
         """Others have this slot's messages.  What it still runs has no effect any more, so it ends at once."""
@@ -274,6 +284,10 @@ class Supervisor:
             slot.closing = True
             slot.order("stop")
         self._wake()
+
+    def _consume(self, queues: tuple[str, ...]) -> None:
+        for slot in self.roster.all():
+            slot.order("consume", queues)
 
     @property
     def target(self) -> int:

@@ -1,4 +1,4 @@
-"""Creates the tables in a new file, and refuses a file that is not ours or from a newer version."""
+"""Creates the tables in a new file, upgrades an older one, and refuses a file that is not ours or from a newer version."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from celeriac.sqlite_store.statements import read_sql
 APPLICATION_ID = 0x43454C52
 """Marks the file as Celeriac's (``PRAGMA application_id``): "CELR"."""
 
-VERSION = 1
-"""Of the schema (``PRAGMA user_version``)."""
+VERSION = 2
+"""Of the schema (``PRAGMA user_version``).  ``schema.sql`` is version 1; each later one is what ``upgrade_<version>.sql`` adds."""
 
 OLDEST_SQLITE = (3, 35, 0)
 """The first with ``RETURNING``."""
@@ -35,16 +35,28 @@ def is_current(connection: sqlite3.Connection, path: str) -> bool:
     if ours and version == VERSION:
         return True
     if ours:
-        raise SchemaError(f"{path} has version {version} of Celeriac's tables; this Celeriac knows version {VERSION}")
+        if version < VERSION:
+            return False
+        raise SchemaError(
+            f"{path} has version {version} of Celeriac's tables, and this Celeriac knows version {VERSION}: upgrade Celeriac"
+        )
     if version or connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        if _pragma(connection, "application_id") == APPLICATION_ID:
+            return False  # somebody made them while we were looking
         raise SchemaError(f"{path} holds the tables of another program; give Celeriac a file of its own")
     return False
 
 
 def create(connection: sqlite3.Connection) -> None:
-    """Make the tables.  To be called in a transaction, so that of many processes that start at once one does it."""
-    for statement in _split(read_sql(__package__ or "", "schema.sql")):
-        connection.execute(statement)
+    """Make the tables, or those that an older file lacks.
+
+    To be called in a transaction, so that of many processes that start at once one does it.
+    """
+    version = _pragma(connection, "user_version")
+    for number in range(version + 1, VERSION + 1):
+        name = "schema.sql" if number == 1 else f"upgrade_{number}.sql"
+        for statement in _split(read_sql(__package__ or "", name)):
+            connection.execute(statement)
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
 

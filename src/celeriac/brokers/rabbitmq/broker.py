@@ -50,6 +50,9 @@ class RabbitBroker(Broker):
     call_round_trips = 4
     best_batch = 100
 
+    dead_page = 1_000_000
+    # Looking at one dead letter takes all of them from their queue and gives them back.
+
     def __init__(self, options: RabbitOptions, specs: Specs = plain_queue) -> None:
         """Connects at first use.
 

@@ -40,8 +40,8 @@ class Publisher:
             entries = [self._entry(message) for message in messages]
             published = self._connection.publish(entries)
         if published.refused:
-            names = ", ".join(sorted({messages[index].queue for index in published.refused}))
-            raise QueueFull(f"{names} has reached its maximum length: {len(published.refused)} messages were refused")
+            first = messages[min(published.refused)].queue
+            raise QueueFull(first, count=len(messages), refused=tuple(sorted(published.refused)))
         if published.unroutable:
             exchange, key = min(published.unroutable)
             raise Unroutable(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from celeriac.brokers.redis.result_keys import ResultKeys
-from celeriac.outcome import ChordPart, DeadLetter, Outcome, Result
+from celeriac.outcome import ChordPart, DeadLetter, KeyWrite, Outcome, Result
 
 
 class SettleArguments:
@@ -14,7 +14,7 @@ class SettleArguments:
 
     def __init__(
         self,
-        list_key: Callable[[str, int], str],
+        list_key: Callable[[str, int, str], str],
         key: Callable[..., str],
         dead_limit: int,
         database: int,
@@ -30,7 +30,7 @@ class SettleArguments:
     @staticmethod
     def is_plain(outcome: Outcome) -> bool:
         """Whether the message is only to be acknowledged."""
-        return outcome[2:7] == ((), (), (), None, None) and not outcome.chords_done
+        return outcome[2:7] == ((), (), (), None, None) and not (outcome.chords_done or outcome.keys)
 
     def of(self, owner: str, outcomes: Sequence[Outcome], *, condemned: bool) -> list[Any]:
         """All arguments of one call."""
@@ -58,11 +58,16 @@ class SettleArguments:
         if self._results is not None:
             yield from self._result_operations(outcome, self._results)
         for message in outcome.publish:
-            key = self._list_key(message.queue, message.priority)
-            if message.due is None:
+            key = self._list_key(message.queue, message.priority, message.lane)
+            if message.lane:
+                counts = self._key("lanes", message.queue), self._key("parked", message.queue)
+                yield ["L", key, *counts, message.lane, message.raw]
+            elif message.due is None:
                 yield ["P", key, message.raw]
             else:
                 yield ["S", self._key("schedule", message.queue), int(message.due * 1000), key, message.raw]
+        for write in outcome.keys:
+            yield ["K", *key_arguments(self._key, write)]
         if outcome.requeue is not None:
             yield ["Q", _unless_same(outcome, outcome.requeue)]
         if outcome.dead is not None:
@@ -76,6 +81,17 @@ class SettleArguments:
             yield part_operation(results, part)
         for group_id in outcome.chords_done:
             yield ["F", results.group_key(group_id), results.done_ttl]
+
+
+def key_arguments(key: Callable[..., str], write: KeyWrite) -> list[Any]:
+    """A write of a held key, as ``apply_key`` in ``keys.lua`` reads it.  ``key`` makes keys of our own."""
+    name = key("kv", write.space, write.name)
+    return [name, write.holder, int(write.value is not None), write.value or b"", milliseconds(write.ttl)]
+
+
+def milliseconds(ttl: float | None) -> int:
+    """A time to live for Redis; 0 means for ever."""
+    return 0 if ttl is None else max(1, round(ttl * 1000))
 
 
 def result_operation(results: ResultKeys, result: Result, *, guarded: bool) -> list[Any]:

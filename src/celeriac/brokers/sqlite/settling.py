@@ -10,7 +10,7 @@ from operator import attrgetter
 from celeriac.brokers.sqlite import burying, publishing
 from celeriac.message import Message
 from celeriac.outcome import Outcome, ReadyChord, Settlement
-from celeriac.sqlite_store import chords
+from celeriac.sqlite_store import chords, keyvalues
 from celeriac.sqlite_store.results import put_results
 from celeriac.sqlite_store.statements import statements
 
@@ -77,6 +77,7 @@ def _finish(
         elif outcome.dead is not None:
             burying.bury(connection, message, outcome.dead, now)
         chords.finish_chords(connection, outcome.chords_done, now)
+        keyvalues.apply(connection, outcome.keys, now)
     connection.executemany(_SQL["drop_message"], [(message,) for message, outcome in pairs if outcome.requeue is None])
     follow_ups: list[Message] = [message for _, outcome in pairs for message in outcome.publish]
     if follow_ups:

@@ -12,11 +12,14 @@ from typing import Any
 
 from celery import signals
 from celery.utils.functional import maybe_list
-from celery.utils.time import rate
 from celery.worker.control import Panel
 
 from celeriac.compat.control import describe, revoking
 from celeriac.compat.control.facade import NotSupported, State, autoscaler_of
+from celeriac.compat.control.queues import active_queues, add_consumer, cancel_consumer
+from celeriac.compat.control.rates import rate_limit
+from celeriac.compat.control.reloading import pool_restart
+from celeriac.compat.control.revoking import revoke_by_stamped_headers
 from celeriac.engine.supervisor import Shutdown
 
 logger = logging.getLogger("celery.worker.control")
@@ -88,11 +91,6 @@ def stats(state: State, **_: Any) -> dict[str, Any]:
     return describe.stats(state)
 
 
-def active_queues(state: State, **_: Any) -> list[dict[str, Any]]:
-    """Queues that are consumed."""
-    return [dict(queue.as_dict(recurse=True)) for queue in state.consumer.task_consumer.queues]
-
-
 def hello(state: State, from_node: str, revoked: Any = None, **arguments: Any) -> Any:
     """A Celery worker that starts wants to know what is revoked, and tells what it knows."""
     if revoked and from_node != state.hostname:
@@ -103,40 +101,19 @@ def hello(state: State, from_node: str, revoked: Any = None, **arguments: Any) -
 # -- tasks ------------------------------------------------------------------------------------------------------------
 
 
-def revoke(state: State, task_id: Any, terminate: bool = False, signal: str | None = None, **_: Any) -> Any:
-    """Keep tasks from being started; with ``terminate``, end them too."""
-    return revoking.revoke(state, maybe_list(task_id) or (), terminate=terminate, signame=signal)
+def revoke(
+    state: State, task_id: Any, terminate: bool = False, signal: str | None = None, kept: bool = False, **_: Any
+) -> Any:
+    """Keep tasks from being started; with ``terminate``, end them too.  ``kept``: it is written down already."""
+    ids = maybe_list(task_id) or ()
+    if not kept:
+        state.orders.keep(ids)
+    return revoking.revoke(state, ids, terminate=terminate, signame=signal)
 
 
 def terminate(state: State, signal: str, task_id: Any, **_: Any) -> Any:
     """Revoke with ``terminate``."""
     return revoking.revoke(state, maybe_list(task_id) or (), terminate=True, signame=signal)
-
-
-def revoke_by_stamped_headers(state: State, headers: Any, terminate: bool = False, **_: Any) -> Any:
-    """Keep tasks with certain stamps from being started."""
-    if isinstance(headers, (list, tuple)):
-        headers = dict(header.split("=", 1) for header in headers)
-    state.orders.revoke_stamped({name: list(maybe_list(values) or ()) for name, values in headers.items()})
-    if terminate:
-        raise NotSupported(
-            f"Terminating by stamps (headers {headers} are flagged as revoked; what runs goes on)",
-            "revoke the running tasks by id with terminate=True",
-        )
-    return {"ok": f"headers {headers} flagged as revoked, but not terminated"}
-
-
-def rate_limit(state: State, task_name: str, rate_limit: Any, **_: Any) -> Any:
-    """Limits of rates are not enforced yet; taking one away is easy."""
-    try:
-        rate(rate_limit)
-    except ValueError as error:
-        return {"error": f"Invalid rate limit string: {error!r}"}
-    if task_name not in state.app.tasks:
-        return {"error": "unknown task"}
-    if not rate_limit:
-        return {"ok": "rate limit disabled successfully"}
-    raise NotSupported("rate_limit", "give the task a queue of its own, and that queue a worker with few slots")
 
 
 def time_limit(state: State, task_name: str = "", hard: Any = None, soft: Any = None, **_: Any) -> Any:
@@ -169,16 +146,6 @@ def resize(state: State, how: str, n: int) -> Any:
     return {"ok": f"pool will {how}"}
 
 
-def pool_restart(state: State, modules: Any = None, reload: bool = False, **_: Any) -> Any:
-    """Replace all slots; what they run finishes first."""
-    if not state.app.conf.worker_pool_restarts:
-        raise ValueError("Pool restarts not enabled")
-    if modules or reload:
-        raise NotSupported("Reloading modules", "send the worker SIGHUP, which starts it again with new code")
-    state.consumer.pool.restart()
-    return {"ok": "reload started"}
-
-
 def autoscale(state: State, max: int | None = None, min: int | None = None, **_: Any) -> Any:
     """Change the limits of the autoscaler."""
     scaler = autoscaler_of(state.supervisor)
@@ -198,23 +165,6 @@ def shutdown(state: State, msg: str = "Got shutdown from remote", **_: Any) -> A
     signals.worker_shutting_down.send(sender=state.hostname, sig="remote", how="Warm", exitcode=0)
     state.supervisor.stop(Shutdown.WARM)
     return {"ok": "shutting down"}
-
-
-# -- queues -----------------------------------------------------------------------------------------------------------
-
-
-def add_consumer(state: State, queue: str, **_: Any) -> Any:
-    """The queues of a worker are fixed when it starts."""
-    if queue in state.consumer.task_consumer.names:
-        return {"ok": f"already consuming from {queue}"}
-    raise NotSupported("add_consumer", f"start a worker with -Q {queue}")
-
-
-def cancel_consumer(state: State, queue: str, **_: Any) -> Any:
-    """The queues of a worker are fixed when it starts."""
-    if queue not in state.consumer.task_consumer.names:
-        return {"ok": f"no longer consuming from {queue}"}
-    raise NotSupported("cancel_consumer", f"start the worker again with -X {queue}, or with -Q and the other queues")
 
 
 # -- events -----------------------------------------------------------------------------------------------------------

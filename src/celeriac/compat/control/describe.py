@@ -63,24 +63,25 @@ def literal(text: Any) -> Any:
 def scheduled(state: State) -> list[dict[str, Any]]:
     """Tasks that are not due yet.  They lie in the broker, so every worker of a queue lists the same ones."""
     broker = connect.producer(state.app)
-    queues = state.consumer.controller.options.engine.queues
-    return list(scheduled_tasks(peek(broker, queues, LONGEST_SCHEDULE)))
+    queues = state.supervisor.queues.names
+    return list(scheduled_tasks(peek(broker, queues, LONGEST_SCHEDULE), state.hostname))
 
 
-def scheduled_tasks(messages: list[tuple[float, int, bytes]]) -> Iterator[dict[str, Any]]:
+def scheduled_tasks(messages: list[tuple[float, int, bytes]], hostname: str) -> Iterator[dict[str, Any]]:
     """Describe messages from a schedule; what cannot be read is left for the worker that takes it."""
     for due, priority, raw in messages:
         try:
             envelope = decode(raw)
             headers = envelope["headers"]
-            task = request_of(envelope, headers)
+            task = request_of(envelope, headers, hostname)
         except (ValueError, KeyError, TypeError):
             continue
-        eta = datetime.fromtimestamp(due, timezone.utc).isoformat()
+        # The schedule keeps milliseconds.
+        eta = headers.get("eta") or datetime.fromtimestamp(due, timezone.utc).isoformat()
         yield {"eta": eta, "priority": priority, "request": task}
 
 
-def request_of(envelope: dict[str, Any], headers: dict[str, Any]) -> dict[str, Any]:
+def request_of(envelope: dict[str, Any], headers: dict[str, Any], hostname: str) -> dict[str, Any]:
     """A task that waits, as Celery's requests describe themselves."""
     delivery = envelope["properties"].get("delivery_info") or {}
     return {
@@ -89,7 +90,7 @@ def request_of(envelope: dict[str, Any], headers: dict[str, Any]) -> dict[str, A
         "args": literal(headers.get("argsrepr")),
         "kwargs": literal(headers.get("kwargsrepr")),
         "type": headers["task"],
-        "hostname": None,
+        "hostname": hostname,
         "time_start": None,
         "acknowledged": False,
         "delivery_info": {

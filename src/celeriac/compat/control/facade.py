@@ -63,7 +63,7 @@ class Consumer:
     @property
     def task_consumer(self) -> TaskConsumer:
         """Knows the queues."""
-        return TaskConsumer(self.app, self.controller.options.engine.queues)
+        return TaskConsumer(self.app, self.controller.supervisor.queues.names)
 
     @staticmethod
     def call_soon(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -71,7 +71,7 @@ class Consumer:
         return function(*args, **kwargs)
 
     def reset_rate_limits(self) -> None:
-        """Nothing to reset."""
+        """Nothing to reset: slots are told of each change."""
 
     def update_strategies(self) -> None:
         """Nothing to update: slots work out how to run a task when they first see it."""

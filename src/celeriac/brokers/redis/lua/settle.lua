@@ -1,7 +1,7 @@
 -- Settle outcomes: each is written whole, if its owner still holds the lease, or not at all.
--- The store's keys are described in lease.lua, the functions for R, C and F in results.lua, which goes before this.
+-- The store's keys are described in lease.lua, the functions for R, C and F in results.lua and for K in keys.lua, which go before this.
 --
--- KEYS: owners, lease hash, dead letters, serial.
+-- KEYS: owners, lease hash, dead letters, serial, version counter of the key-value store.
 -- ARGV: owner, "1" when the owner must be condemned and "0" when it must be alive, database of the queues, database of
 --       the results (both empty when it is the same), how many dead letters to keep, how many plain tags follow,
 --       the plain tags (acknowledge and nothing else), then for each other outcome:
@@ -11,12 +11,14 @@
 --   C group task_id payload ordered score ttl group_ttl claim_ttl token    count a chord's part
 --   P key message                           publish
 --   S schedule_key due_ms key message       publish later
+--   L key lanes_key parked_key lane message    park in a lane
 --   Q message                               back to the head of its queue; empty: as it was
 --   D queue message n field value ...       dead letter; empty message: as it was
 --   F group done_ttl                        forget a chord whose callback is published
+--   K key holder set value ttl              write or delete a held key, if its holder still has it
 -- Returns: number of fenced outcomes, then pairs (outcome's place among the not plain ones, part's place in it) of parts that
 -- completed their chord; those outcomes stay leased.
-local ARITY = {R = 4, C = 9, P = 2, S = 4, Q = 1, F = 2}
+local ARITY = {R = 4, C = 9, P = 2, S = 4, L = 5, Q = 1, F = 2, K = 5}
 local owner, condemned = ARGV[1], ARGV[2] == '1'
 queue_db, result_db = ARGV[3], ARGV[4]
 local deadline = redis.call('ZSCORE', KEYS[1], owner)
@@ -68,12 +70,18 @@ while at <= #ARGV do
       elseif verb == 'S' then
         local member = redis.call('INCR', KEYS[4]) .. ':' .. #ARGV[i + 2] .. ':' .. ARGV[i + 2] .. ARGV[i + 3]
         redis.call('ZADD', ARGV[i], ARGV[i + 1], member)
+      elseif verb == 'L' then
+        redis.call('LPUSH', ARGV[i], ARGV[i + 4])
+        redis.call('HINCRBY', ARGV[i + 1], ARGV[i + 3], 1)
+        redis.call('INCR', ARGV[i + 2])
       elseif verb == 'Q' then
         redis.call('RPUSH', key, ARGV[i] ~= '' and ARGV[i] or message)
       elseif verb == 'D' then
         bury(i, key, message)
       elseif verb == 'F' then
         forget_chord(i)
+      elseif verb == 'K' then
+        apply_key(i, KEYS[5])
       end
     end
     if held and verb == 'C' then

@@ -1,0 +1,1 @@
+"""Key-value stores: one module or package each, behind the contract of :mod:`celeriac.keyvalue`."""

@@ -1,0 +1,50 @@
+"""Tasks of a reusable app: they know no app of Celery's."""
+
+from __future__ import annotations
+
+from celery import shared_task
+from django.db import connection
+
+from tests.apps.django_shop.orders.models import Order
+
+
+@shared_task
+def pay(order_id):
+    """Needs the order to be committed."""
+    order = Order.objects.get(pk=order_id)
+    order.is_paid = True
+    order.save()
+    return order.name
+
+
+@shared_task
+def fail():
+    raise ValueError("as asked")
+
+
+@shared_task(bind=True, max_retries=1)
+def again(self):
+    if not self.request.retries:
+        raise self.retry(countdown=0)
+    return self.request.retries
+
+
+@shared_task
+def add(*numbers):
+    return sum(numbers)
+
+
+@shared_task
+def total(numbers):
+    return sum(numbers)
+
+
+@shared_task
+def has_connection():
+    """Whether the one before left its database connection open."""
+    return connection.connection is not None
+
+
+@shared_task
+async def count():
+    return await Order.objects.acount()
