@@ -77,7 +77,7 @@ def test_the_highest_priority_comes_first(make):
 def test_a_full_queue_refuses_and_the_sender_is_told(make):
     broker = make(specs=partial(with_arguments, {"x-max-length": 2, "x-overflow": "reject-publish"}))
     broker.publish(messages("a", "b"))
-    with pytest.raises(QueueFull, match="images has reached its maximum length"):
+    with pytest.raises(QueueFull, match="images has no room"):
         broker.publish(messages("c"))
     assert ready(broker) == 2
 

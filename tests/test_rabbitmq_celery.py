@@ -146,7 +146,7 @@ def test_a_message_that_no_queue_would_get_is_an_error(lab):
 def test_a_full_queue_is_an_error_for_the_sender(lab):
     for n in range(2):
         lab.send(lab.ours, "tell", n, queue="short")
-    with pytest.raises(OperationalError, match="maximum length"):
+    with pytest.raises(OperationalError, match="short has no room"):
         lab.send(lab.ours, "tell", "too much", queue="short")
     assert lab.broker.depth(["short"])[0].ready == 2
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from celeriac.backend import Backend
@@ -25,7 +25,7 @@ from celeriac.brokers.rabbitmq.publisher import Publisher, goes_back_unchanged
 from celeriac.brokers.rabbitmq.suspects import PAUSE, Suspects
 from celeriac.brokers.rabbitmq.topology import Delays, Specs, Topology, plain_queue
 from celeriac.errors import OwnerLost, StoreUnavailable
-from celeriac.message import Delivery, Message
+from celeriac.message import Bound, Delivery, Message
 from celeriac.outcome import Outcome, Settlement
 
 FENCE_SECONDS = 1.0
@@ -47,6 +47,7 @@ class RabbitBroker(Broker):
     keeps_leases = False
     promotes = False
     shows_age = False
+    counts_bounds = False
     call_round_trips = 4
     best_batch = 100
 
@@ -91,6 +92,14 @@ class RabbitBroker(Broker):
         """See :meth:`Broker.publish`.  Not all or nothing: after an error some may have been sent."""
         if messages:
             self._publisher.publish(messages)
+
+    def publish_within(self, messages: Sequence[Message], bounds: Mapping[str, Bound]) -> None:
+        """See :meth:`Broker.publish_within`.
+
+        The server bounds a queue itself, by the arguments that it was declared with: ``x-max-length``, and ``x-overflow``, which
+        is ``drop-head`` (the oldest go) unless it says ``reject-publish``.  What was refused is told; the others were sent.
+        """
+        self.publish(messages)
 
     def prepare(self, queues: Sequence[str]) -> None:
         """See :meth:`Broker.prepare`."""
