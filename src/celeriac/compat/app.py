@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 import celery
+from celery.backends.rpc import RPCBackend
 from celery.utils.functional import maybe_list
 from celery.utils.time import maybe_iso8601
 from kombu.utils.uuid import uuid
@@ -141,7 +142,7 @@ class Celery(celery.Celery):
         for stamp in options.pop("stamped_headers", None) or ():
             options.pop(stamp)
         if not ignore_result:
-            self.backend.on_task_call(producer, task_id)
+            self._announce_call(producer, task_id)
         ticket = None if unique is None else self._ticket(task_type, unique, message, options, parent)
         sending.send(self, name, message, options, ticket)
         result = (result_cls or self.AsyncResult)(task_id if ticket is None else ticket.task_id)
@@ -151,6 +152,15 @@ class Celery(celery.Celery):
         if add_to_parent and parent:
             parent.add_trail(result)
         return result
+
+    def _announce_call(self, producer: Any, task_id: str) -> None:
+        """Celery's ``rpc://`` declares its reply queue here, and needs a real producer for that."""
+        backend = self.backend
+        if isinstance(backend, RPCBackend) and not hasattr(producer, "channel"):
+            with self.kombu_producer() as real:
+                backend.on_task_call(real, task_id)
+        else:
+            backend.on_task_call(producer, task_id)
 
     def _ticket(
         self, task: Any, unique: Any, message: Any, options: dict[str, Any], parent: Any
