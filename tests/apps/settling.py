@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from celery import shared_task
+from celery.backends.database import DatabaseBackend
 
 from celeriac.backends.redis import RedisBackend
 from celeriac.backends.sqlite import SQLiteBackend
@@ -65,6 +66,7 @@ for backend in (RedisBackend, SQLiteBackend):
     mined(backend, "count_parts", 0)
     mined(backend, "chord_parts", 0)
     mined(backend, "finish_chord", 0)
+mined(DatabaseBackend, "_store_result", 0)
 
 
 @shared_task
