@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery import signals
 from celery.beat import EmbeddedService
 
 
@@ -14,7 +15,8 @@ class EmbeddedBeat:
         self._service = EmbeddedService(app, thread=True, schedule_filename=schedule_filename, scheduler_cls=scheduler)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread, and say so as Celery does of its process."""
+        signals.beat_embedded_init.send(sender=self._service.service)
         self._service.start()
 
     def stop(self) -> None:
