@@ -56,7 +56,7 @@ CANVAS: Section = merged(
              "Task.add_trail Task.run Task.before_start Task.on_success Task.on_failure Task.on_retry Task.after_return "
              "Task.push_request Task.pop_request", ORACLE),
     honoured("Task.shadow_name Task.on_replace", ORACLE),
-    celery("Task.send_event", "Celery's dispatcher, from the slot", "test_events.py::test_a_task_sends_an_event_of_its_own"),
+    celery("Task.send_event", "Celery's dispatcher, from the slot", "test_task_options.py::test_a_task_sends_an_event_of_its_own"),
     refused("Task.start_strategy", "see Strategy", "test_settings.py::test_what_cannot_be_honoured_is_refused_with_a_way_out"),
 )  # fmt: skip
 
