@@ -109,6 +109,8 @@ class Broker(ABC):
     promotes = True
     """Whether the schedule is ours to look through.  Where it is not, due messages come into their queues by themselves,
     :meth:`promote` has nothing to do, and :attr:`Depth.scheduled` counts all queues together, at the first one asked for."""
+    writes_keys = False
+    """Whether there is a key-value store whose keys it writes itself: see :meth:`shares_keys`."""
     shows_age = True
     """Whether :attr:`Depth.oldest_age` can be told without taking the message."""
     call_round_trips = 1

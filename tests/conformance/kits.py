@@ -20,6 +20,7 @@ from celeriac.brokers.redis import RedisBroker, RedisOptions
 from celeriac.brokers.sqlite import SQLiteBroker
 from celeriac.compat.connect_rabbitmq import rabbit_options
 from celeriac.keyvalue import KeyValueStore
+from celeriac.keyvalues.postgres import PostgresKeyValues
 from celeriac.keyvalues.redis import RedisKeyValues
 from celeriac.keyvalues.sqlite import SQLiteKeyValues
 from celeriac.message import Delivery, Message
@@ -98,6 +99,9 @@ class PostgresKit(Kit):
     def new_backend(self, ttl: int) -> Backend:
         return PostgresBackend(self.options, result_ttl=ttl)
 
+    def new_key_values(self) -> KeyValueStore:
+        return PostgresKeyValues(self.options)
+
 
 class RabbitKit(Kit):
     """Results are apart, in SQLite."""
@@ -112,6 +116,9 @@ class RabbitKit(Kit):
 
     def new_backend(self, ttl: int) -> Backend:
         return SQLiteBackend(self.path, result_ttl=ttl)
+
+    def new_key_values(self) -> KeyValueStore:
+        return SQLiteKeyValues(self.path)
 
 
 def messages(*raws: bytes | str, queue: str = QUEUE, priority: int = 0, due: float | None = None) -> list[Message]:

@@ -75,6 +75,7 @@ BACKENDS: dict[str, Callable[[Any, str], Backend]] = {
 
 KEY_VALUES: dict[str, Callable[[Any, str], KeyValueStore]] = {
     "sqlite": connect_sqlite.open_key_values,
+    **dict.fromkeys(connect_postgres.SCHEMES, connect_postgres.open_key_values),
     **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_key_values),
 }
 """The key-value stores, by the scheme of a broker's or a result store's URL."""

@@ -14,11 +14,13 @@ from celeriac.backend import Backend
 from celeriac.broker import Broker, DeadMessage, Depth
 from celeriac.brokers.postgres.settlement import Batch, TurnArguments, batches, read
 from celeriac.errors import ConfigurationError, OwnerLost
+from celeriac.keyvalue import Claim, KeyValueStore
 from celeriac.message import Delivery, Message
 from celeriac.outcome import Outcome, Settlement
 from celeriac.postgres_store import PostgresOptions, PostgresStore
 from celeriac.postgres_store.arrays import Bigints, Texts
 from celeriac.postgres_store.arrivals import Arrivals
+from celeriac.postgres_store.keys import claim_columns
 from celeriac.postgres_store.statements import statements
 from celeriac.postgres_store.store import Call
 
@@ -50,6 +52,8 @@ class PostgresBroker(Broker):
     Raises:
         ConfigurationError: the URL or an option cannot work.  The server is looked at when it is first used.
     """
+
+    writes_keys = True
 
     def __init__(
         self,
@@ -83,6 +87,17 @@ class PostgresBroker(Broker):
         if messages:
             announcement = self._announce((message.queue for message in messages), ())
             self.database.rows(self._call("publish", *self._arguments.messages(messages)), announcement)
+
+    def publish_claimed(
+        self, messages: Sequence[Message], claims: Sequence[Claim | None], store: KeyValueStore
+    ) -> list[bytes | None]:
+        """See :meth:`Broker.publish_claimed`."""
+        if not self.shares_keys(store):
+            return super().publish_claimed(messages, claims, store)
+        call = self._call("publish_claimed", *self._arguments.messages(messages), *claim_columns(claims))
+        announcement = self._announce((message.queue for message in messages), ())
+        held: dict[int, bytes] = dict(self.database.rows(call, announcement))
+        return [held.get(place) for place in range(1, len(messages) + 1)]
 
     # -- lease, settle, release ------------------------------------------------------------------------------------
 
@@ -195,7 +210,7 @@ class PostgresBroker(Broker):
         """See :meth:`Broker.depth`.  Beyond :data:`COUNTED` messages a number is an estimate."""
         if not queues:
             return []
-        rows = self.database.rows(Call(self._sql["ready"], {"queues": Texts(queues), "bound": COUNTED}))
+        rows = self.database.rows(self._call("depths", Texts(queues), COUNTED))
         return [
             Depth(
                 queue,
@@ -204,7 +219,7 @@ class PostgresBroker(Broker):
                 consumers,
                 None if age is None else max(0.0, age),
             )
-            for queue, (_, ready, scheduled, consumers, age) in zip(queues, rows, strict=True)
+            for queue, (ready, scheduled, consumers, age) in zip(queues, rows, strict=True)
         ]
 
     def _at_least(self, estimate: str, queue: str, counted: int) -> int:
@@ -271,6 +286,10 @@ class PostgresBroker(Broker):
         """See :meth:`Broker.shares_store`: the same schema of the same database."""
         return self._writes_results and _same(self.database, backend)
 
+    def shares_keys(self, store: KeyValueStore) -> bool:
+        """See :meth:`Broker.shares_keys`: whether the keys are in the same schema."""
+        return _same(self.database, store)
+
     def ping(self) -> None:
         """See :meth:`Broker.ping`."""
         self.database.rows(self._call("ping"))
@@ -284,8 +303,8 @@ class PostgresBroker(Broker):
         return Call(self._sql[name], arguments)
 
 
-def _same(store: PostgresStore, backend: Backend | None) -> bool:
-    other = getattr(backend, "database", None)
+def _same(store: PostgresStore, other_store: Backend | KeyValueStore | None) -> bool:
+    other = getattr(other_store, "database", None)
     return isinstance(other, PostgresStore) and other.address == store.address
 
 

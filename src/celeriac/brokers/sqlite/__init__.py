@@ -55,6 +55,7 @@ class SQLiteBroker(Broker):
     """
 
     has_lanes = True
+    writes_keys = True
 
     def __init__(  # noqa: PLR0913 - options, all but one by name
         self,
