@@ -83,7 +83,7 @@ def postgres_database(shared_postgres: PostgresServer) -> str:
     """A database with a Celeriac schema; :func:`postgres_url` empties it for each test."""
     name = shared_postgres.new_database()
     store = PostgresStore(PostgresOptions(shared_postgres.database_url(name)))
-    store.use(lambda connection: None)
+    store.prepare()
     store.close()
     return name
 
@@ -93,6 +93,14 @@ def postgres_url(shared_postgres: PostgresServer, postgres_database: str) -> Ite
     """A database of the shared server, with an empty Celeriac schema and nobody connected."""
     yield shared_postgres.database_url(postgres_database)
     shared_postgres.empty(postgres_database)
+
+
+@pytest.fixture
+def postgres_proxy(shared_postgres: PostgresServer, postgres_url: str) -> Iterator[FaultProxy]:
+    """A faulty way to the database of ``postgres_url``, as ``proxy.url``."""
+    template = postgres_url.replace(f":{shared_postgres.port}/", ":{port}/")
+    with FaultProxy(shared_postgres.port, template=template) as proxy:
+        yield proxy
 
 
 @pytest.fixture

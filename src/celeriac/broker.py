@@ -109,13 +109,25 @@ class Broker(ABC):
     promotes = True
     """Whether the schedule is ours to look through.  Where it is not, due messages come into their queues by themselves,
     :meth:`promote` has nothing to do, and :attr:`Depth.scheduled` counts all queues together, at the first one asked for."""
+    writes_keys = False
+    """Whether there is a key-value store whose keys it writes itself: see :meth:`shares_keys`."""
     shows_age = True
     """Whether :attr:`Depth.oldest_age` can be told without taking the message."""
     call_round_trips = 1
     """Most round trips of one publish, lease or settle, whatever the number of messages."""
 
+    counts_bounds = True
+    """Whether :meth:`publish_within` looks at the bounds that it is given.  RabbitMQ goes by its queues' own arguments."""
     best_batch = 1000
     """Most messages that a worker should lease at once: more would keep it waiting for longer than they save."""
+
+    dead_page: int = 50
+    """How many dead letters to read at a time.  Each comes with its message, which may have megabytes; a broker that reads all of
+    them anyway says more."""
+
+    acknowledges_apart = False
+    """Whether an early acknowledgement is a call of its own.  Where it is not, whoever rescues a dead slot knows what had started,
+    and nobody else gets what it held meanwhile."""
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -146,7 +158,7 @@ class Broker(ABC):
         """
         raise ConfigurationError(f"The broker at {self.url} cannot bound the length of its queues")
 
-    def prepare(self, queues: Sequence[str]) -> None:
+    def prepare(self, queues: Sequence[str]) -> None:  # noqa: B027 - most stores have nothing to prepare
         """See to it that queues exist and get what their exchanges have for them, where a store has such things."""
 
     def publish_claimed(
@@ -214,6 +226,12 @@ class Broker(ABC):
     def lease(self, owner: str, queues: Sequence[str], limit: int) -> list[Delivery]:
         """Lease without settling.  Raises ``OwnerLost`` as :meth:`turn` does."""
         return self.turn(owner, (), queues, limit)[1]
+
+    def acknowledge(self, owner: str, tag: int) -> None:  # noqa: B027 - most have nothing to do
+        """Acknowledge a delivery whose task is acknowledged early, just before it starts.  It stays leased until it is settled.
+
+        Called where :attr:`acknowledges_apart` says so.
+        """
 
     @abstractmethod
     def release(self, owner: str, tags: Sequence[int]) -> int:
@@ -332,6 +350,18 @@ class Broker(ABC):
     @abstractmethod
     def discard(self, ids: Iterable[str]) -> int:
         """Delete dead letters; return how many were there."""
+
+    def expire_dead(self, before: float, limit: int = 100) -> int:
+        """Delete dead letters that died before this moment (seconds since the epoch), the oldest first; return how many.
+
+        At most ``limit``.  A broker that has no quicker way looks at all of them, a page at a time.
+        """
+        old: list[str] = []
+        last: str | None = None
+        while page := self.dead_letters(self.dead_page, last):
+            old += [letter.id for letter in page if letter.at < before]
+            last = page[-1].id
+        return self.discard(old[-limit:]) if old else 0
 
     # -- the rest --------------------------------------------------------------------------------------------------
 

@@ -82,7 +82,7 @@ def declare(app: Celery) -> dict:  # noqa: C901, PLR0915 - a list of tasks
         record("charged", order)
         return {"order": order}
 
-    @task(idempotency_key=lambda order, **_: order, idempotency_conflict="skip")
+    @task(idempotency_key=lambda order, gate: order, idempotency_conflict="skip")
     def skipping(order, gate):
         record("started", order)
         wait_for_file(gate)
@@ -122,6 +122,9 @@ def declare(app: Celery) -> dict:  # noqa: C901, PLR0915 - a list of tasks
     @task(idempotency_key="order:{order.id}")
     def nested(order):
         record("started", str(order["id"]))
+
+    @task(idempotency_key=lambda order: order["id"])
+    def torn(order): ...
 
     return {name: made for name, made in locals().items() if name not in {"app", "task"}}
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import celery
 
+from celeriac.compat.patterns.circuit_breaker import CircuitBreakerPattern
+from celeriac.compat.patterns.dead_letter import DeadLetterPattern
 from celeriac.compat.patterns.idempotency import IdempotencyPattern
 from celeriac.compat.patterns.limits import LimitsPattern
 from celeriac.compat.patterns.pattern import Pattern
@@ -18,11 +20,13 @@ from celeriac.errors import ConfigurationError
 from celeriac.policy import Policy
 
 PATTERNS: tuple[Pattern, ...] = (
+    DeadLetterPattern(),
     UniquePattern(),  # may give the run other arguments
     RetriesPattern(),
     PayloadPattern(),
     IdempotencyPattern(),
     LimitsPattern(),  # its place is where messages are leased
+    CircuitBreakerPattern(),  # last: a probe that is then not run would be wasted
 )
 """All patterns, in the order in which their policies are entered: what refuses a message comes before what waits for others, and
 what counts runs comes last.

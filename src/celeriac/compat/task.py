@@ -7,16 +7,19 @@ from typing import Any
 
 import celery
 from celery import signals
+from celery.app.routes import MapRoute
 from celery.result import AsyncResult
 from kombu.exceptions import EncodeError
 from vine import promise
 
 from celeriac.compat import connect, context, declaring, sending
 from celeriac.compat.asending import asend
+from celeriac.compat.long_work.work import Cursor, current_work, progress_of
 from celeriac.compat.patterns.payload import payload_of
 from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot
 from celeriac.compat.stencil import Ids, Stencil, cut
+from celeriac.policies.progress import Progress
 from celeriac.telemetry.bus import bus
 
 
@@ -60,6 +63,14 @@ class Result(AsyncResult):
             self.on_ready = made = promise(self._on_fulfilled, weak=True)
             return made
         raise AttributeError(name)
+
+    def progress(self) -> Progress | None:
+        """What the task last said of itself; ``None`` when it has not, or not for an hour."""
+        return progress_of(self.app, self.id)
+
+    def cancel(self, grace: float = 10.0) -> None:
+        """Cancel the task, wherever it is: see :meth:`celeriac.compat.control.client.Control.cancel`."""
+        self.app.control.cancel(self.id, grace)
 
 
 class Task(celery.Task):
@@ -130,6 +141,7 @@ class Task(celery.Task):
         own = type(self)
         return (
             current.has_engine
+            and all(isinstance(route, MapRoute) for route in self._get_app().amqp.routes)
             and current.protocol == 2
             and not current.sent_event
             and not current.compression
@@ -151,6 +163,28 @@ class Task(celery.Task):
         made: dict[str, Any] = payload_of(self).schema()
         return made
 
+    # -- long work -------------------------------------------------------------------------------------------------
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far the running task is; ``AsyncResult.progress()`` and ``celeriac progress`` show it.
+
+        A round trip at most twice a second, however often it is called.
+        """
+        current_work().progress(done, total, note)
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where the running task is in its work: see :class:`~celeriac.compat.long_work.work.Cursor`."""
+        return current_work().cursor
+
+    def is_cancelled(self) -> bool:
+        """Whether somebody has cancelled or revoked the running task.  Costs nothing."""
+        return current_work().is_cancelled()
+
+    def check_cancelled(self) -> None:
+        """Raise :class:`~celeriac.Cancelled` if somebody has cancelled or revoked the running task."""
+        current_work().check_cancelled()
+
     def sending_options(self) -> dict[str, Any]:
         """The options of a call that is given none."""
         options = {name: value for name, value in self._get_exec_options().items() if value is not None}
@@ -159,4 +193,9 @@ class Task(celery.Task):
 
 
 def _somebody_listens() -> bool:
-    return bool(signals.before_task_publish.receivers or signals.after_task_publish.receivers or bus.listening)
+    return bool(
+        signals.before_task_publish.receivers
+        or signals.after_task_publish.receivers
+        or signals.task_sent.receivers
+        or bus.listening
+    )

@@ -94,12 +94,12 @@ class CallKey:
         """The key of a call; ``None`` when its function says so.
 
         Raises:
-            BrokenKey: an argument that the key needs is missing or ``None``.
+            BrokenKey: an argument that the key needs is missing or ``None``, or its function raised.
             TypeError: the call does not fit the task's signature.
         """
-        if self._function is not None:
-            return self._of_function(self._function(*args, **kwargs))
         bound = self._signature.bind(*args, **kwargs)
+        if self._function is not None:
+            return self._of_function(self._function, args, kwargs)
         bound.apply_defaults()
         arguments = _flat(bound)
         if not self._is_template:
@@ -111,7 +111,11 @@ class CallKey:
         # Several values in one text could be cut in other places: "1:2" and "3", "1" and "2:3".
         return _bounded(text if len(values) < 2 else f"{text}#{_digest(values)[:16]}")
 
-    def _of_function(self, made: Any) -> str | None:
+    def _of_function(self, function: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> str | None:
+        try:
+            made = function(*args, **kwargs)
+        except Exception as error:
+            raise BrokenKey(f"{self._where} raised {type(error).__name__}: {error}") from error
         if made is None:
             return None
         if not isinstance(made, str) or not made:

@@ -39,6 +39,7 @@ SCRIPTS = (
     "promote",
     "depth",
     "replay",
+    "expire_dead",
     "leased_count",
     "lanes",
     "unpark",
@@ -50,6 +51,7 @@ class RedisBroker(Broker):
     """Queues, schedule, leases and dead letters in Redis."""
 
     has_lanes = True
+    writes_keys = True
 
     def __init__(self, options: RedisOptions, results: ResultKeys | None = None) -> None:
         """Connects at first use.
@@ -407,6 +409,10 @@ class RedisBroker(Broker):
             return 0
         with self._redis.call() as client:
             return int(client.xdel(self.key("dead"), *wanted))
+
+    def expire_dead(self, before: float, limit: int = 100) -> int:
+        """See :meth:`Broker.expire_dead`."""
+        return int(self._redis.run("expire_dead", [self.key("dead")], [before, limit]))
 
     # -- the rest --------------------------------------------------------------------------------------------------
 

@@ -55,6 +55,7 @@ class SQLiteBroker(Broker):
     """
 
     has_lanes = True
+    writes_keys = True
 
     def __init__(  # noqa: PLR0913 - options, all but one by name
         self,
@@ -295,6 +296,10 @@ class SQLiteBroker(Broker):
         """See :meth:`Broker.discard`."""
         given = list(ids)
         return self._write(lambda c: burying.discard(c, given)) if given else 0
+
+    def expire_dead(self, before: float, limit: int = 100) -> int:
+        """See :meth:`Broker.expire_dead`."""
+        return self._write(lambda c: burying.expire(c, before, limit))
 
     # -- the rest --------------------------------------------------------------------------------------------------
 
