@@ -29,6 +29,16 @@ QUEUES = ("images", "email")
 shop = settings.load()
 journal = JournalWriter(shop.journal)
 
+
+def own_place(url: str, prefix: str) -> dict[str, str]:
+    """Options by which this run meets no other, nor anything else on that server."""
+    if url.startswith("redis"):
+        return {"global_keyprefix": prefix}
+    if url.startswith("postgres"):
+        return {"schema": prefix.rstrip(":").replace("-", "_")}
+    return {}
+
+
 app = Celery("shop", broker=shop.broker, backend=shop.backend)
 app.conf.update(
     task_acks_late=True,
@@ -41,10 +51,8 @@ app.conf.update(
     result_expires=3600,
     broker_connection_retry_on_startup=True,
 )
-if shop.broker.startswith("redis"):
-    app.conf.broker_transport_options = {"global_keyprefix": shop.key_prefix}
-if shop.backend.startswith("redis"):
-    app.conf.result_backend_transport_options = {"global_keyprefix": shop.key_prefix}
+app.conf.broker_transport_options = own_place(shop.broker, shop.key_prefix)
+app.conf.result_backend_transport_options = own_place(shop.backend, shop.key_prefix)
 
 
 # -- the producer --------------------------------------------------------------------------------------------------
