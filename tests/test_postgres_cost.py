@@ -45,7 +45,9 @@ def name(shared_postgres, postgres_url):
 
 def scans(server, name):
     """How often each big table was read from its first row to its last."""
-    rows = server.execute("SELECT relname, seq_scan, idx_scan FROM pg_stat_user_tables WHERE schemaname = 'celeriac'", name)
+    rows = server.execute(
+        "SELECT relname, seq_scan, idx_scan FROM pg_stat_user_tables WHERE schemaname = 'celeriac'", name
+    )
     return {table: (whole, by_index or 0) for table, whole, by_index in rows if table in BIG}
 
 
@@ -107,7 +109,8 @@ def test_no_long_table_is_read_whatever_the_planner_believes(shared_postgres, po
 def spent(server, name):
     """Transactions, and bytes of write-ahead log."""
     ((transactions, log),) = server.execute(
-        "SELECT xact_commit, pg_current_wal_lsn() - '0/0' FROM pg_stat_database WHERE datname = current_database()", name
+        "SELECT xact_commit, pg_current_wal_lsn() - '0/0' FROM pg_stat_database WHERE datname = current_database()",
+        name,
     )
     return int(transactions), int(log)
 
@@ -125,7 +128,9 @@ def test_a_backlog_costs_well_under_a_tenth_of_a_transaction_per_task(
         with stage.worker():
             wait_until(stage.is_drained, 30, interval=0.3)
         wait_until(lambda: spent(shared_postgres, name)[0] > transactions)
-    transactions, log = (now - then for now, then in zip(spent(shared_postgres, name), (transactions, log), strict=True))
+    transactions, log = (
+        now - then for now, then in zip(spent(shared_postgres, name), (transactions, log), strict=True)
+    )
     measured(f"{task}: {transactions / TASKS:.4f} transactions and {log / TASKS:.0f} bytes of log per task")
     assert transactions / TASKS < (0.1 if task == "trivial" else 0.2)
     assert log / TASKS < (2000 if task == "trivial" else 4000)

@@ -116,6 +116,8 @@ class Broker(ABC):
     call_round_trips = 1
     """Most round trips of one publish, lease or settle, whatever the number of messages."""
 
+    counts_bounds = True
+    """Whether :meth:`publish_within` looks at the bounds that it is given.  RabbitMQ goes by its queues' own arguments."""
     best_batch = 1000
     """Most messages that a worker should lease at once: more would keep it waiting for longer than they save."""
 

@@ -15,6 +15,9 @@ SENT_HEADER = "celeriac-sent"
 CRASHES_HEADER = "celeriac-crashes"
 """Header with the number of processes that died while they ran this message.  Absent means none."""
 
+COPY_HEADER = "celeriac-copy"
+"""Header that makes a message that is sent again different from the first, where a broker knows messages by their bytes."""
+
 
 ADMITTED_HEADER = "celeriac-admitted"
 """Header of a message that a rate limit has let in for the moment at which it is due."""

@@ -10,7 +10,7 @@ from celery.app.task import Task as BaseTask
 from celery.utils.objects import mro_lookup
 
 from celeriac.compat.custom_request import request_class
-from celeriac.message import ADMITTED_HEADER, CRASHES_HEADER, SENT_HEADER, Delivery
+from celeriac.message import ADMITTED_HEADER, COPY_HEADER, CRASHES_HEADER, SENT_HEADER, Delivery
 from celeriac.policy import Policy
 
 
@@ -79,7 +79,18 @@ class Plan:
 
 
 NOT_SENT = frozenset(
-    {"celeriac_work", "decoded", "followed", "held", "recorded", SENT_HEADER, CRASHES_HEADER, ADMITTED_HEADER}
+    {
+        "celeriac_work",
+        "decoded",
+        "followed",
+        "held",
+        "recorded",
+        "x-delivery-count",
+        SENT_HEADER,
+        CRASHES_HEADER,
+        ADMITTED_HEADER,
+        COPY_HEADER,
+    }
 )
 """Parts of a request that are not custom headers of its sender."""
 

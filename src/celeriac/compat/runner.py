@@ -596,8 +596,18 @@ class CeleryRunner:
         if isinstance(job, Outcome):
             return job
         assert isinstance(job, TaskJob)
-        outcome = self._verdicts.recover(job, fate, detail)
+        outcome = self._found_final(job) or self._verdicts.recover(job, fate, detail)
         return self._finished(job, self._abandoned(job, outcome))
+
+    def _found_final(self, job: TaskJob) -> Outcome | None:
+        """The outcome of a task whose process died after its result was stored, in a store of its own, and before anything else."""
+        if not self._stores_apart:
+            return None
+        try:
+            return self._settled_before(job, self._verdicts.request_of(job))
+        except Exception:
+            trace_log.exception("Whether %s[%s] had finished could not be found out", job.name, job.task_id)
+            return None
 
     def failed(self, job: Job, error: BaseException) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
