@@ -175,9 +175,6 @@ def test_commands_that_users_registered_work(sqlite_stage):
 
 def test_what_cannot_be_done_is_said_with_a_way_out(sqlite_stage):
     impossible = {
-        "rate_limit": {"task_name": f"{APP}.note", "rate_limit": "5/m"},
-        "add_consumer": {"queue": "other"},
-        "cancel_consumer": {"queue": "celery"},
         "election": {"id": "1", "topic": "x"},
     }
     with sqlite_stage.worker():

@@ -16,10 +16,11 @@ LEASE_SECONDS = 2
 CONF = {"celeriac_lease_seconds": LEASE_SECONDS}
 
 
-@pytest.fixture(params=["redis", "sqlite", "postgres"])
+@pytest.fixture(params=["redis", "sqlite", "postgres", "rabbitmq"])
 def stage(request, tmp_path):
     url = None if request.param == "sqlite" else request.getfixturevalue(f"{request.param}_url")
-    with Stage(tmp_path, url, conf=CONF) as stage:
+    results = f"sqlite:///{tmp_path}/results.sqlite3" if request.param == "rabbitmq" else None
+    with Stage(tmp_path, url, results, conf=CONF) as stage:
         yield stage
 
 

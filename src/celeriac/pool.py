@@ -18,6 +18,8 @@ class Job(Protocol):
     """The task's name."""
     is_async: bool
     """Whether the body is a coroutine function."""
+    is_late: bool
+    """Whether its message is acknowledged when it has run, and not before."""
     soft_limit: float
     """Seconds until the body gets an exception; 0 means never."""
     hard_limit: float

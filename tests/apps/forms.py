@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 
 from celery import shared_task
@@ -36,3 +38,31 @@ def nap_late(key):
 def whose():
     time.sleep(0.02)
     return "celeriac"
+
+
+@shared_task(acks_late=True)
+def nap_long(key):
+    """Long enough to be killed in it, the first time."""
+    record("started", key)
+    time.sleep(1.5)
+    record("napped", key)
+    return key
+
+
+@shared_task(acks_late=True)
+def doomed_late(key):
+    record("started", key)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task
+def doomed_early(key):
+    record("started", key)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task(acks_late=True)
+def sleepy_late(key, seconds):
+    record("started", key)
+    time.sleep(seconds)
+    return key

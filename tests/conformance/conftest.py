@@ -10,7 +10,7 @@ import pytest
 from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.brokers.postgres import PostgresBroker
-from celeriac.brokers.rabbitmq import RabbitBroker
+from celeriac.brokers.rabbitmq.broker import RabbitBroker
 from celeriac.brokers.redis import RedisBroker
 from celeriac.brokers.sqlite import SQLiteBroker
 from tests.conformance.kits import Kit, PostgresKit, RabbitKit, RedisKit, SQLiteKit, owner_of

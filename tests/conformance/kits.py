@@ -15,7 +15,7 @@ from celeriac.backends.redis import RedisBackend
 from celeriac.backends.sqlite import SQLiteBackend
 from celeriac.broker import Broker
 from celeriac.brokers.postgres import PostgresBroker
-from celeriac.brokers.rabbitmq import RabbitBroker
+from celeriac.brokers.rabbitmq.broker import RabbitBroker
 from celeriac.brokers.redis import RedisBroker, RedisOptions
 from celeriac.brokers.sqlite import SQLiteBroker
 from celeriac.compat.connect_rabbitmq import rabbit_options
@@ -144,8 +144,10 @@ def done(*deliveries: Delivery) -> list[Outcome]:
     return [Outcome(delivery, State.SUCCEEDED) for delivery in deliveries]
 
 
-def failed(delivery: Delivery, reason: str = "failed", error: str = "ValueError: no") -> Outcome:
-    return Outcome(delivery, State.FAILED, dead=DeadLetter(reason, error, at=1_700_000_000.5))
+def failed(
+    delivery: Delivery, reason: str = "failed", error: str = "ValueError: no", at: float = 1_700_000_000.5
+) -> Outcome:
+    return Outcome(delivery, State.FAILED, dead=DeadLetter(reason, error, at=at))
 
 
 def record(task_id: str, state: str = "SUCCESS", result: object = None) -> Result:
@@ -157,12 +159,19 @@ def part(group_id: str, index: int | None, task_id: str | None = None, payload: 
     return ChordPart(group_id, task_id or f"task-{index}", index, payload or b"payload %d" % (index or 0), b"callback")
 
 
-def kill(broker: Broker, raw: str | bytes = "doomed", *, reason: str = "failed", queue: str = QUEUE) -> None:
+def kill(
+    broker: Broker,
+    raw: str | bytes = "doomed",
+    *,
+    reason: str = "failed",
+    queue: str = QUEUE,
+    at: float = 1_700_000_000.5,
+) -> None:
     """Make a dead letter."""
     broker.publish(messages(raw, queue=queue))
     owner = owner_of(broker, [queue])
     (delivery,) = broker.lease(owner, [queue], 1)
-    broker.settle(owner, [failed(delivery, reason)])
+    broker.settle(owner, [failed(delivery, reason, at=at)])
     broker.unregister(owner)
 
 

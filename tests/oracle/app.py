@@ -288,6 +288,10 @@ def grow(task, args, tag, label, **_):
     return 11  # as the new member: their order is chance
 
 
+def grow_or_go(task, args, tag, label, **_):
+    return grow(task, args, tag, label) if task.request.chord else ok(task, args, tag, label)
+
+
 def soft_limit(task, args, tag, label, **_):
     try:
         while True:
@@ -314,7 +318,7 @@ ACTS = {
         retry_in_error, retry_with, retry_quietly, ignore, ignore_with_state, ignore_as_failed, progress, reject,
         retry_later, retry_elsewhere, unserialisable, nested_value, context, fan_out, replace, grow, soft_limit,
         too_long, call_inside, fail_unprintable, fail_unpicklable, fail_group, exit_process, interrupt, die,
-        send_then_fail, cyclic, many_children, state_of_others,
+        send_then_fail, cyclic, many_children, state_of_others, grow_or_go,
     )
 }  # fmt: skip
 
@@ -324,6 +328,17 @@ def auto(self, *, tag, label, error="plain", times=99, **_):
     if self.request.retries >= times:
         return self.request.retries
     raise {"plain": PlainError, "value": ValueError, "expected": Expected}[error](label)
+
+
+def item(args):
+    """One of the calls of a map: its tag, its label and a number."""
+    return spread(*args)
+
+
+def spread(tag, label, number):
+    """One of the calls of a starmap, or of a chunk."""
+    note(tag, "body", label, f"{tag}-{label}", 0, number=number)
+    return number + 1
 
 
 def errback(request, exc, traceback, *, tag, label):
@@ -344,6 +359,54 @@ def old_errback(task_id, *, tag, label):
 def handler_raises(self, *, tag, label):
     note(tag, "body", label, self.request.id, 0)
     return "fine"
+
+
+def pair(self, tag, label, value):
+    """A task with positional arguments, for maps and chunks."""
+    note(tag, "body", label, self.request.id or f"{tag}-{label}", 0, value=value)
+    return value + 1
+
+
+def listed(self, item):
+    """A task with one argument."""
+    return pair(self, *item)
+
+
+def auto_and_manual(self, *, tag, label):
+    note(tag, "body", label, self.request.id, self.request.retries)
+    if self.request.retries:
+        return "done"
+    raise self.retry(countdown=0, exc=ValueError(label))
+
+
+class Named(Watched):
+    """Chooses the names of its calls."""
+
+    abstract = True
+
+    def shadow_name(self, args, kwargs, options):
+        return f"named.{kwargs['label']}"
+
+
+class Wrapped(Watched):
+    """Has a call of its own."""
+
+    abstract = True
+
+    def __call__(self, *args, **kwargs):
+        note(kwargs["tag"], "call", kwargs["label"], self.request.id, 0)
+        return ["wrapped", super().__call__(*args, **kwargs)]
+
+
+class Replacing(Watched):
+    """Says what comes of a task that is replaced."""
+
+    abstract = True
+
+    def on_replace(self, sig):
+        kwargs = self.request.kwargs
+        note(kwargs["tag"], "on_replace", kwargs["label"], self.request.id, 0, by=sig.task)
+        return super().on_replace(sig)
 
 
 class RaisingHandlers(Watched):
@@ -435,6 +498,24 @@ class Tasks:
             retry_kwargs={"max_retries": 1, "countdown": 0},
             **bound,
         )(auto)
+        self.item = app.task(shared=False, name="item")(item)
+        self.spread = app.task(shared=False, name="spread")(spread)
+        self.auto_factor = app.task(
+            shared=False,
+            name="auto_factor",
+            autoretry_for=(PlainError,),
+            retry_backoff=0.1,
+            retry_jitter=False,
+            **bound,
+        )(auto)
+        self.auto_and_manual = app.task(shared=False, name="auto_and_manual", autoretry_for=(Exception,), **bound)(
+            auto_and_manual
+        )
+        self.pair = app.task(shared=False, name="pair", bind=True)(pair)
+        self.listed = app.task(shared=False, name="listed", bind=True)(listed)
+        self.named = app.task(shared=False, name="named", bind=True, base=Named)(step)
+        self.wrapped = app.task(shared=False, name="wrapped", bind=True, base=Wrapped)(step)
+        self.replacing = app.task(shared=False, name="replacing", bind=True, base=Replacing)(step)
         self.errback = app.task(shared=False, name="errback")(errback)
         self.looking = app.task(shared=False, name="looking", **{**bound, "base": Looking})(step)
         self.looking_errback = app.task(shared=False, name="looking_errback")(looking_errback)

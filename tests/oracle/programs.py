@@ -243,6 +243,13 @@ def an_error_callback_of_an_unserialisable_result(t, tag):
     return t.step.apply_async((1,), kwargs, link=s(t.step, "b"), link_error=s(t.errback, "e"))
 
 
+@program
+def an_immutable_callback_of_an_unserialisable_result(t, tag):
+    s = Maker(tag)
+    kwargs = {"tag": tag, "label": "a", "do": "unserialisable"}
+    return t.step.apply_async((1,), kwargs, link=s.fixed(t.step, "b"))
+
+
 # -- chains ------------------------------------------------------------------------------------------------------------
 
 

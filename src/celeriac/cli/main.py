@@ -13,6 +13,7 @@ from celeriac.cli.breakers import breakers
 from celeriac.cli.dead import dead
 from celeriac.cli.migrate_store import migrate_store
 from celeriac.cli.multi import multi
+from celeriac.cli.progress import cancel, progress
 from celeriac.cli.purge import purge
 from celeriac.cli.queues import queues
 from celeriac.cli.release import release
@@ -22,7 +23,21 @@ from celeriac.cli.worker import worker
 from celeriac.compat.command_line import celery_group
 from celeriac.errors import CeleriacError
 
-OWN_COMMANDS = (worker, multi, beat, breakers, dead, queues, retries, schedule, release, purge, migrate_store)
+OWN_COMMANDS = (
+    worker,
+    multi,
+    beat,
+    dead,
+    queues,
+    retries,
+    schedule,
+    release,
+    purge,
+    progress,
+    cancel,
+    migrate_store,
+    breakers,
+)
 
 
 def command() -> click.Group:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
+from celeriac.compat.dead_limit import dead_limit
 from celeriac.errors import ConfigurationError, MissingExtra
 
 PORT, TLS_PORT = 5672, 5671
@@ -18,7 +19,7 @@ SCHEMES = frozenset({"amqp", "amqps", "pyamqp"})
 def open_broker(app: Any, url: str, answer_seconds: float | None, results: Backend | None) -> Broker:
     """A broker for this app and URL (see :data:`celeriac.compat.connect.BROKERS`)."""
     _require_pamqp()
-    from celeriac.brokers.rabbitmq import RabbitBroker
+    from celeriac.brokers.rabbitmq.broker import RabbitBroker
     from celeriac.compat.rabbitmq_queues import queue_specs
 
     return RabbitBroker(app_options(app, url, answer_seconds), queue_specs(app))
@@ -27,7 +28,7 @@ def open_broker(app: Any, url: str, answer_seconds: float | None, results: Backe
 def app_options(app: Any, url: str, answer_seconds: float | None = None) -> Any:
     """Where an app's RabbitMQ is."""
     conf = app.conf
-    known: dict[str, Any] = {}
+    known: dict[str, Any] = {**dead_limit(app)}
     if conf.broker_login_method:
         known["mechanism"] = conf.broker_login_method
     if conf.broker_heartbeat is not None:
@@ -35,6 +36,8 @@ def app_options(app: Any, url: str, answer_seconds: float | None = None) -> Any:
     transport = conf.broker_transport_options
     known["connect_timeout"] = float(transport.get("connect_timeout") or conf.broker_connection_timeout or 4)
     known["answer_timeout"] = float(transport.get("read_timeout") or answer_seconds or 10)
+    if "dead_letter_limit" in transport:
+        known["dead_limit"] = int(transport["dead_letter_limit"])
     return rabbit_options(
         _urls(conf, url), tls=conf.broker_use_ssl, strategy=conf.broker_failover_strategy,
         user=conf.broker_user, password=conf.broker_password, **known,
@@ -64,7 +67,7 @@ def rabbit_options(
     Raises:
         ConfigurationError: it is not such a URL, or its servers are not one cluster.
     """
-    from celeriac.brokers.rabbitmq import Address, RabbitOptions
+    from celeriac.brokers.rabbitmq.options import Address, RabbitOptions
 
     parts = [urlsplit(each.strip()) for each in url.split(";") if each.strip()]
     first = parts[0]

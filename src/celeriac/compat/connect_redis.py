@@ -9,6 +9,7 @@ from kombu.utils.imports import symbol_by_name
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
+from celeriac.compat.dead_limit import dead_limit
 from celeriac.compat.durations import whole_seconds
 from celeriac.errors import ConfigurationError, MissingExtra
 from celeriac.keyvalue import KeyValueStore
@@ -29,7 +30,10 @@ without."""
 
 def open_broker(app: Any, url: str, answer_seconds: float | None, results: Backend | None) -> Broker:
     """A broker for this app and URL (see :data:`celeriac.compat.connect.BROKERS`)."""
-    return _broker(redis_options(app, url, answer_seconds), results)
+    options = redis_options(app, url, answer_seconds)
+    from celeriac.brokers.redis import RedisBroker
+
+    return RedisBroker(options, getattr(results, "keys", None))
 
 
 def open_backend(app: Any, url: str) -> Backend:
@@ -52,16 +56,10 @@ def open_backend(app: Any, url: str) -> Backend:
 
 def open_key_values(app: Any, url: str) -> KeyValueStore:
     """A key-value store for this app and URL, with the broker's options."""
-    options = redis_options(app, url, None)
+    _require_redis()
     from celeriac.keyvalues.redis import RedisKeyValues
 
-    return RedisKeyValues(options)
-
-
-def _broker(options: Any, results: Backend | None) -> Broker:
-    from celeriac.brokers.redis import RedisBroker
-
-    return RedisBroker(options, getattr(results, "keys", None))
+    return RedisKeyValues(redis_options(app, url, None))
 
 
 def redis_options(app: Any, url: str, answer_seconds: float | None, *, result_store: bool = False) -> Any:
@@ -75,10 +73,14 @@ def redis_options(app: Any, url: str, answer_seconds: float | None, *, result_st
     prefix = transport.get("global_keyprefix") or ""
     if result_store and prefix and prefix[-1] not in ":_-.":
         prefix += "_"  # as Celery's result store does
+    most = answer_seconds or float("inf")
     known: dict[str, Any] = {
         "key_prefix": prefix,
-        "connect_timeout": float(transport.get("socket_connect_timeout") or conf.broker_connection_timeout or 4),
-        "answer_timeout": float(transport.get("socket_timeout") or answer_seconds or 10),
+        "connect_timeout": min(
+            float(transport.get("socket_connect_timeout") or conf.broker_connection_timeout or 4), most
+        ),
+        "answer_timeout": min(float(transport.get("socket_timeout") or answer_seconds or 10), most),
+        **dead_limit(app),
         "client_options": {**tls_options(use_ssl), **_credentials(conf, transport, url, result_store=result_store)},
         "sentinel": _sentinel(url, transport),
     }
@@ -92,7 +94,11 @@ def redis_options(app: Any, url: str, answer_seconds: float | None, *, result_st
 def _with_address(url: str, conf: Any) -> str:
     """Celery's result store takes what its URL leaves out from settings of their own."""
     parts = urlsplit(url if "://" in url else f"{url}://")
-    if parts.netloc or not (conf.redis_host or conf.redis_port or conf.redis_db or conf.redis_password):
+    if (
+        parts.netloc
+        or parts.scheme == "redis+socket"
+        or not (conf.redis_host or conf.redis_port or conf.redis_db or conf.redis_password)
+    ):
         return url
     user, password = quote(conf.redis_username or "", safe=""), quote(conf.redis_password or "", safe="")
     login = f"{user}:{password}@" if user or password else ""

@@ -9,6 +9,7 @@ from typing import Any
 import celery
 
 from celeriac.compat.patterns.circuit_breaker import CircuitBreakerPattern
+from celeriac.compat.patterns.dead_letter import DeadLetterPattern
 from celeriac.compat.patterns.idempotency import IdempotencyPattern
 from celeriac.compat.patterns.pattern import Pattern
 from celeriac.compat.patterns.payload import PayloadPattern
@@ -18,6 +19,7 @@ from celeriac.errors import ConfigurationError
 from celeriac.policy import Policy
 
 PATTERNS: tuple[Pattern, ...] = (
+    DeadLetterPattern(),
     UniquePattern(),  # may give the run other arguments
     RetriesPattern(),
     PayloadPattern(),

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+from functools import cached_property
 from typing import Any
 
 from celery import signals
@@ -17,11 +18,13 @@ from celery.utils.imports import qualname
 from celery.utils.log import mlevel
 from celery.utils.nodenames import default_nodename, worker_direct
 from celery.utils.text import str_to_list
+from celery.utils.timer2 import Timer
 from kombu.utils.encoding import safe_str
 
 from celeriac.compat import connect, declaring
 from celeriac.compat.banner import banner
 from celeriac.compat.beat import EmbeddedBeat
+from celeriac.compat.bootsteps import ConsumerSteps, WorkerSteps
 from celeriac.compat.control.services import RemoteServices
 from celeriac.compat.endpoint import ReportingEndpoint
 from celeriac.compat.exchanges import Exchanges
@@ -77,11 +80,22 @@ class Worker:
         self.remote = RemoteServices(self, bus, kwargs)
         declaring.check_all(app)
         signals.worker_init.send(sender=self)
+        self._steps = (WorkerSteps(self, kwargs), ConsumerSteps(self, kwargs))
         self._custom_logging = app.log.setup(
             self.loglevel, self.logfile, redirect_stdouts=False,
             colorize=None if self._no_color is None else not self._no_color, hostname=self.hostname,
         )  # fmt: skip
         setup_worker_optimizations(app, self.hostname)
+
+    @cached_property
+    def timer(self) -> Any:
+        """Celery's timer, in a thread of its own, for bootsteps."""
+        return Timer()
+
+    @property
+    def pool(self) -> Any:
+        """The slots, as far as Celery's pool has a counterpart."""
+        return self.remote.pool
 
     @property
     def concurrency(self) -> int:
@@ -155,6 +169,7 @@ class Worker:
 
     def _check_broker(self) -> None:
         """Fail now, with a word of explanation, rather than in each slot."""
+        connect.check_worker(self.app, self.options.engine)
         broker = connect.open_broker(self.app)
         try:
             broker.ping()
@@ -185,7 +200,7 @@ class Worker:
                 extra.start()
             code = self._serve_solo(launcher) if isinstance(launcher, SoloLauncher) else supervisor.run()
         finally:
-            for extra in extras:
+            for extra in reversed(extras):
                 extra.stop()
             if endpoint is not None:
                 endpoint.stop()
@@ -212,7 +227,7 @@ class Worker:
 
     def _extras(self) -> list[Any]:
         """Services beside the engine: remote control, events, and an embedded beat."""
-        extras: list[Any] = [self.exchanges, self.remote]
+        extras: list[Any] = [self.exchanges, self.remote, *self._steps]
         longest = longest_outage(self.app.conf)
         if longest is not None:
             extras.append(Patience(self, longest))
@@ -221,7 +236,7 @@ class Worker:
         return extras
 
     def _on_ready(self) -> None:
-        signals.worker_ready.send(sender=self)
+        signals.worker_ready.send(sender=self.remote.consumer)
         logger.info("%s ready.", self.hostname)
 
     def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:

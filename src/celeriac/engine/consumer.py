@@ -72,6 +72,7 @@ class Consumer:
         self._ledger = ledger
         self._bus = bus
         self._budget = Budget(settings, broker.best_batch)
+        self._acknowledges = broker.acknowledges_apart
         self._running: dict[int, tuple[Job, Where]] = {}
         self.interrupting = threading.RLock()
         """Held by whoever interrupts a running job (in a signal's handler also by the thread that runs it), and by its thread
@@ -212,11 +213,19 @@ class Consumer:
         tag = job.delivery.tag
         now = time.monotonic()
         soft, hard = job.soft_limit, job.hard_limit
+        if self._acknowledges and not job.is_late:
+            self._acknowledge(tag)
         self._ledger.start(place, tag, now, now + soft if soft else 0.0, now + hard if hard else 0.0)
         self._running[tag] = (job, where)
         self.progressed_at = now
         self.runs += 1
         return now
+
+    def _acknowledge(self, tag: int) -> None:
+        try:
+            self._broker.acknowledge(self.owner, tag)
+        except StoreUnavailable as error:  # settling it comes to the same
+            logger.warning("A message could not be acknowledged before it runs: %s", error)
 
     def _leave(self, job: Job) -> None:
         """Nothing interrupts this thread on behalf of the job any more."""

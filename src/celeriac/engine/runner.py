@@ -56,8 +56,16 @@ class Runner(Protocol):
     def on_order(self, order: str, *details: Any) -> None:
         """A word from the supervisor's side of the runner to the slot's."""
 
-    def on_slot_start(self) -> None:
-        """Called in a slot process before it leases anything."""
+    def on_fork(self) -> None:
+        """Called in the process that is about to fork a slot."""
+
+    def on_slot_start(self, place: int | None) -> None:
+        """Called in a slot process before it leases anything.  ``place``: among the node's slots, from 0; ``None`` where the node
+        has only one.
+        """
+
+    def on_task_fork(self) -> None:
+        """Called in a process that a task forked off its slot: when the body comes to its end there, the process must, too."""
 
     def on_slot_stop(self) -> None:
         """Called in a slot process after it has settled everything."""

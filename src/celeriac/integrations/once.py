@@ -109,7 +109,7 @@ def create_table(execute: Callable[[str], object]) -> None:
     execute(CREATE_TABLE)
 
 
-def _checked(key: str) -> str:
+def _checked(key: object) -> str:
     if not isinstance(key, str) or not 0 < len(key) <= LONGEST_KEY:
         raise ValueError(f"A key is text of 1 to {LONGEST_KEY} characters, not {key!r}")
     return key

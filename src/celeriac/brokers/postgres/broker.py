@@ -210,7 +210,7 @@ class PostgresBroker(Broker):
         """See :meth:`Broker.depth`.  Beyond :data:`COUNTED` messages a number is an estimate."""
         if not queues:
             return []
-        rows = self.database.rows(Call(self._sql["ready"], {"queues": Texts(queues), "bound": COUNTED}))
+        rows = self.database.rows(self._call("depths", Texts(queues), COUNTED))
         return [
             Depth(
                 queue,
@@ -219,7 +219,7 @@ class PostgresBroker(Broker):
                 consumers,
                 None if age is None else max(0.0, age),
             )
-            for queue, (_, ready, scheduled, consumers, age) in zip(queues, rows, strict=True)
+            for queue, (ready, scheduled, consumers, age) in zip(queues, rows, strict=True)
         ]
 
     def _at_least(self, estimate: str, queue: str, counted: int) -> int:
@@ -275,6 +275,10 @@ class PostgresBroker(Broker):
         """See :meth:`Broker.discard`."""
         wanted = [row for id in ids if (row := _row_id(id)) is not None]
         return int(self.database.value(self._call("discard", Bigints(wanted)))) if wanted else 0
+
+    def expire_dead(self, before: float, limit: int = 100) -> int:
+        """See :meth:`Broker.expire_dead`."""
+        return int(self.database.value(self._call("expire", before, limit)))
 
     # -- the rest --------------------------------------------------------------------------------------------------
 

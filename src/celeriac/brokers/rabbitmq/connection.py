@@ -21,6 +21,7 @@ from pamqp.base import Frame
 
 from celeriac.brokers.rabbitmq import wire
 from celeriac.brokers.rabbitmq.options import Address, RabbitOptions
+from celeriac.brokers.rabbitmq.wire import Entry
 from celeriac.errors import ConfigurationError, SchemaError, StoreError, StoreUnavailable
 from celeriac.version import __version__
 
@@ -56,16 +57,6 @@ class ChannelClosed(StoreError):
         super().__init__(f"RabbitMQ refused: {text} ({code})")
         self.code = code
         self.text = text
-
-
-class Entry(NamedTuple):
-    """A message to publish."""
-
-    exchange: bytes
-    key: bytes
-    properties: bytes
-    body: bytes
-    mandatory: bool = True
 
 
 class Published(NamedTuple):
@@ -204,7 +195,9 @@ class Connection:
         except ChannelClosed as error:
             raise self._not_let_in(error.text) from error
         except StoreUnavailable as error:
-            raise self._not_let_in(str(error)) if "closed the connection" in str(error) else error
+            if "closed the connection" in str(error):  # as servers do that do not know how to say it
+                raise self._not_let_in(str(error)) from error
+            raise
         self._frame_max = min(tune.frame_max or FRAME_MAX, FRAME_MAX)
         self._heartbeat = self.options.heartbeat if self.beats else 0.0
         self._send(
@@ -334,12 +327,10 @@ class Connection:
         while True:
             got = self._reader.next()
             if got is not None:
-                if got[1] and not self._dispatch(*got):
+                if not self._dispatch(*got):
                     return got
-                if not got[1] and not self._dispatch(*got):
-                    return got
-                continue
-            self._receive(deadline)
+            else:
+                self._receive(deadline)
 
     def _receive(self, deadline: float) -> None:
         sock = self._sock
@@ -371,7 +362,7 @@ class Connection:
             return False
         cls, method = struct.unpack_from(">HH", payload)
         if cls == wire.BASIC and method in (wire.ACK, wire.NACK):
-            self._confirmed(method == wire.ACK, *struct.unpack_from(">QB", payload, 4))
+            self._confirmed(*struct.unpack_from(">QB", payload, 4), taken=method == wire.ACK)
             return True
         if cls == wire.BASIC and method == wire.RETURN:
             self._on_return(payload)
@@ -412,12 +403,9 @@ class Connection:
         self._returned.append((returned.exchange, returned.routing_key))
         self._content(time.monotonic() + self.options.answer_timeout)
 
-    def _confirmed(self, taken: bool, tag: int, multiple: int) -> None:
+    def _confirmed(self, tag: int, multiple: int, *, taken: bool) -> None:
         pending = self._pending
-        if multiple & 1:
-            tags = [each for each in pending if each <= tag]
-        else:
-            tags = [tag]
+        tags = [each for each in pending if each <= tag] if multiple & 1 else [tag]
         pending.difference_update(tags)
         if not taken:
             self._refused += tags
@@ -542,15 +530,7 @@ class Connection:
         frames: list[bytes] = []
         first = self._sent + 1
         for entry in entries:
-            frames += wire.publish_frames(
-                WORK,
-                entry.exchange,
-                entry.key,
-                entry.properties,
-                entry.body,
-                self._frame_max,
-                mandatory=entry.mandatory,
-            )
+            frames += wire.publish_frames(WORK, entry, self._frame_max)
         self._sent += len(entries)
         self._pending.update(range(first, self._sent + 1))
         self._send(b"".join(frames))
@@ -583,7 +563,8 @@ def _answers(method: Frame) -> tuple[type[Frame], ...]:
     kind = type(method)
     if kind not in _WAITERS:
         names = set(method.valid_responses)
-        _WAITERS[kind] = tuple(answer for answer in commands.INDEX_MAPPING.values() if answer.name in names)
+        known: dict[int, Any] = commands.INDEX_MAPPING
+        _WAITERS[kind] = tuple(answer for answer in known.values() if answer.name in names)
     return _WAITERS[kind]
 
 

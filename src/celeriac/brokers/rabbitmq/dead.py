@@ -12,12 +12,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from pamqp import commands
-
 from celeriac.broker import DeadMessage
 from celeriac.brokers.rabbitmq import properties, wire
-from celeriac.brokers.rabbitmq.connection import WORK, ChannelClosed, Connection, Entry
-from celeriac.brokers.rabbitmq.topology import declare_exchange, declare_queue
+from celeriac.brokers.rabbitmq.connection import WORK, ChannelClosed, Connection
+from celeriac.brokers.rabbitmq.methods import bind_queue, declare_exchange, declare_lock, declare_queue, delete_queue
+from celeriac.brokers.rabbitmq.wire import Entry
 from celeriac.errors import StoreUnavailable
 from celeriac.message import Delivery
 from celeriac.outcome import DeadLetter
@@ -87,7 +86,7 @@ class DeadLetters:
             self._connection.call(
                 declare_exchange(EXCHANGE, "fanout"),
                 declare_queue(QUEUE, {"x-max-length": self._limit, "x-overflow": "drop-head"}),
-                commands.Queue.Bind(queue=QUEUE, exchange=EXCHANGE, routing_key=""),
+                bind_queue(QUEUE, EXCHANGE, ""),
             )
         self._declared_at = self._connection.connected_at
 
@@ -112,13 +111,13 @@ class DeadLetters:
             finally:
                 with suppress(StoreUnavailable, ChannelClosed):
                     connection.send(wire.requeue_frame(WORK, letter.tag, multiple=False) for letter in letters)
-                    connection.call(commands.Queue.Delete(queue=LOCK))
+                    connection.call(delete_queue(LOCK))
 
     def _acquire(self) -> None:
         deadline = time.monotonic() + self._connection.options.answer_timeout
         while True:
             try:
-                self._connection.call(declare_queue(LOCK, exclusive=True, durable=False))
+                self._connection.call(declare_lock(LOCK))
             except ChannelClosed as error:
                 if error.code != 405:
                     raise

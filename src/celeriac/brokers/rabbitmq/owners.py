@@ -22,11 +22,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from pamqp import commands
-
 from celeriac.brokers.rabbitmq import notes, properties, wire
-from celeriac.brokers.rabbitmq.connection import WORK, ChannelClosed, Connection, Entry
-from celeriac.brokers.rabbitmq.topology import declare_exchange, declare_queue
+from celeriac.brokers.rabbitmq.connection import WORK, ChannelClosed, Connection
+from celeriac.brokers.rabbitmq.methods import (
+    bind_queue,
+    declare_exchange,
+    declare_lock,
+    declare_queue,
+    delete_queue,
+    unbind_queue,
+)
+from celeriac.brokers.rabbitmq.wire import Entry
 from celeriac.errors import StoreUnavailable
 from celeriac.message import Delivery
 
@@ -102,14 +108,14 @@ class Owners:
                 self._write_back(taken, before, registry)
             finally:
                 with suppress(StoreUnavailable, ChannelClosed):
-                    connection.call(commands.Queue.Delete(queue=LOCK))
+                    connection.call(delete_queue(LOCK))
 
     def _acquire(self) -> None:
         deadline = time.monotonic() + self._connection.options.answer_timeout
         pause = 0.002
         while True:
             try:
-                self._connection.call(declare_queue(LOCK, exclusive=True, durable=False))
+                self._connection.call(declare_lock(LOCK))
             except ChannelClosed as error:
                 if error.code != 405:
                     raise
@@ -149,7 +155,7 @@ class Owners:
             methods = []
             for name, key in ((lease_queue(owner), owner), (beat_queue(owner), f"beat:{owner}")):
                 methods.append(declare_queue(name, arguments))
-                methods.append(commands.Queue.Bind(queue=name, exchange=EXCHANGE, routing_key=key))
+                methods.append(bind_queue(name, EXCHANGE, key))
             self._connection.call(*methods)
             self._connection.publish([beat_entry(owner, ttl)])
             registry[owner] = {"queues": list(queues)}
@@ -160,9 +166,7 @@ class Owners:
             if owner in registry:
                 if self.read(owner):
                     return False
-                self._connection.call(
-                    commands.Queue.Delete(queue=lease_queue(owner)), commands.Queue.Delete(queue=beat_queue(owner))
-                )
+                self._connection.call(delete_queue(lease_queue(owner)), delete_queue(beat_queue(owner)))
                 del registry[owner]
         return True
 
@@ -173,14 +177,14 @@ class Owners:
             if known is None or "condemned" in known:
                 return
             self._connection.call(
-                commands.Queue.Unbind(queue=lease_queue(owner), exchange=EXCHANGE, routing_key=owner),
-                commands.Queue.Unbind(queue=beat_queue(owner), exchange=EXCHANGE, routing_key=f"beat:{owner}"),
+                unbind_queue(lease_queue(owner), EXCHANGE, owner),
+                unbind_queue(beat_queue(owner), EXCHANGE, f"beat:{owner}"),
             )
             known["condemned"] = time.time()
 
     def expired(self, limit: int) -> list[str]:
         """Owners whose beat has run out, and condemned ones whose rescue was cut short."""
-        found = []
+        found: list[str] = []
         with self.locked() as registry:
             for owner, known in registry.items():
                 if len(found) >= limit:

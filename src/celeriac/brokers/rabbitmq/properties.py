@@ -82,9 +82,10 @@ def decode(data: bytes) -> dict[str, Any]:
             else:
                 found[name] = _LONGLONG.unpack_from(data, at)[0]
                 at += 8
-        return found
     except (IndexError, struct.error, KeyError, OverflowError, OSError) as error:
         raise ValueError(f"not the properties of an AMQP message: {error!r}") from error
+    else:
+        return found
 
 
 def _table(data: bytes, at: int, end: int) -> dict[str, Any]:
@@ -124,15 +125,7 @@ def _value(kind: int, data: bytes, at: int) -> tuple[Any, int]:
         scale, number = struct.unpack_from(">Bi", data, at)
         return Decimal(number).scaleb(-scale), at + 5
     end = at + 4 + _LONG.unpack_from(data, at)[0]
-    if kind == 83:
-        return _text(data[at + 4 : end]), end
-    if kind == 120:  # x
-        return data[at + 4 : end], end
-    if kind == 70:  # F
-        return _table(data, at + 4, end), end
-    if kind == 65:  # A
-        return _array(data, at + 4, end), end
-    raise KeyError(chr(kind))
+    return _LONG_ONES[kind](data, at + 4, end), end
 
 
 def _array(data: bytes, at: int, end: int) -> list[Any]:
@@ -141,6 +134,14 @@ def _array(data: bytes, at: int, end: int) -> list[Any]:
         value, at = _value(data[at], data, at + 1)
         values.append(value)
     return values
+
+
+_LONG_ONES: dict[int, Callable[[bytes, int, int], Any]] = {
+    ord("S"): lambda data, at, end: _text(data[at:end]),
+    ord("x"): lambda data, at, end: data[at:end],
+    ord("F"): _table,
+    ord("A"): _array,
+}
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------

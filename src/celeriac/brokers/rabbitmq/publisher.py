@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from pamqp import commands
-
 from celeriac.brokers.rabbitmq import wire
-from celeriac.brokers.rabbitmq.connection import Connection, Entry
+from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.dead import DeadLetters, letter_entry
+from celeriac.brokers.rabbitmq.methods import purge_queue
 from celeriac.brokers.rabbitmq.topology import Delays, Topology, delay_route, ticks_until
+from celeriac.brokers.rabbitmq.wire import Entry
 from celeriac.errors import QueueFull, StoreFull, Unroutable
 from celeriac.message import Message
 from celeriac.outcome import Outcome
@@ -40,8 +40,8 @@ class Publisher:
             entries = [self._entry(message) for message in messages]
             published = self._connection.publish(entries)
         if published.refused:
-            names = ", ".join(sorted({messages[index].queue for index in published.refused}))
-            raise QueueFull(f"{names} has reached its maximum length: {len(published.refused)} messages were refused")
+            first = messages[min(published.refused)].queue
+            raise QueueFull(first, count=len(messages), refused=tuple(sorted(published.refused)))
         if published.unroutable:
             exchange, key = min(published.unroutable)
             raise Unroutable(
@@ -65,7 +65,7 @@ class Publisher:
     def purge(self, queue: str) -> int:
         """Throw away what is ready."""
         self._topology.need(queue)
-        (answer,) = self._connection.call(commands.Queue.Purge(queue=queue))
+        (answer,) = self._connection.call(purge_queue(queue))
         count: int = answer.message_count
         return count
 
@@ -112,11 +112,19 @@ class Publisher:
             self._followed.pop((owner, tag), None)
 
 
+def goes_back_unchanged(outcome: Outcome) -> bool:
+    """Whether the server can put the message back itself, in its old place."""
+    return outcome.requeue is not None and wire.same_message(outcome.requeue, outcome.delivery.raw)
+
+
 def _messages(outcome: Outcome) -> list[Message | None]:
     """What an outcome publishes; ``None`` stands for its dead letter."""
-    found: list[Message | None] = list(outcome.publish)
     delivery = outcome.delivery
-    if outcome.requeue is not None and outcome.requeue != delivery.raw:
+    found: list[Message | None] = [
+        message._replace(raw=wire.as_copy(message.raw)) if wire.same_message(message.raw, delivery.raw) else message
+        for message in outcome.publish
+    ]
+    if outcome.requeue is not None and not goes_back_unchanged(outcome):
         found.append(Message(delivery.queue, outcome.requeue))
     if outcome.dead is not None:
         found.append(None)

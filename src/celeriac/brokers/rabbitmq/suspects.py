@@ -53,6 +53,4 @@ class Suspects:
                 hold.append(got.tag)
             else:
                 clear.append(got)
-        if hold and not clear:
-            time.sleep(PAUSE)
         return clear, drop, hold

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from pamqp import commands
 from pamqp.base import Frame
 
 from celeriac.brokers.rabbitmq.connection import ChannelClosed, Connection
+from celeriac.brokers.rabbitmq.methods import bind_exchange, bind_queue, declare_exchange, declare_queue
 from celeriac.errors import ConfigurationError
 
 
@@ -51,23 +51,6 @@ def plain_queue(name: str) -> QueueSpec:
     return QueueSpec(name, bindings=(Binding(name, name),))
 
 
-def declare_queue(name: str, arguments: dict[str, Any] | None = None, **flags: bool) -> commands.Queue.Declare:
-    """``queue.declare``, durable unless told otherwise."""
-    return commands.Queue.Declare(
-        queue=name, passive=flags.get("passive", False), durable=flags.get("durable", True),
-        exclusive=flags.get("exclusive", False), auto_delete=flags.get("auto_delete", False),
-        arguments=arguments or {},
-    )  # fmt: skip
-
-
-def declare_exchange(name: str, kind: str, arguments: dict[str, Any] | None = None, **flags: bool) -> Frame:
-    """``exchange.declare``, durable unless told otherwise."""
-    return commands.Exchange.Declare(
-        exchange=name, exchange_type=kind, durable=flags.get("durable", True),
-        auto_delete=flags.get("auto_delete", False), arguments=arguments or {},
-    )  # fmt: skip
-
-
 class Topology:
     """Declares what is not declared yet, once for each connection."""
 
@@ -97,6 +80,8 @@ class Topology:
         self._declared.clear()
 
     def _declare(self, spec: QueueSpec) -> None:
+        if len(spec.name.encode()) > 255:
+            raise ConfigurationError(f"AMQP takes names of at most 255 bytes, not {spec.name!r}")
         methods: list[Frame] = [
             declare_exchange(
                 binding.exchange, binding.type, binding.exchange_arguments, durable=binding.durable,
@@ -110,9 +95,7 @@ class Topology:
             )
         )
         methods += [
-            commands.Queue.Bind(
-                queue=spec.name, exchange=binding.exchange, routing_key=binding.routing_key, arguments=binding.arguments
-            )
+            bind_queue(spec.name, binding.exchange, binding.routing_key, binding.arguments)
             for binding in spec.bindings
         ]  # fmt: skip
         self.call(spec.name, *methods)
@@ -151,7 +134,8 @@ def level_name(level: int) -> str:
 def ticks_until(due: float, now: float | None = None) -> int:
     """Whole ticks until a moment (seconds since the epoch), rounded up; 0 when it is past."""
     left = due - (time.time() if now is None else now)
-    return min(max(0, -int(-left // TICK)), 2**LEVELS - 1)
+    ticks: int = min(max(0, -int(-left // TICK)), (1 << LEVELS) - 1)
+    return ticks
 
 
 def delay_word(queue: str) -> str:
@@ -182,8 +166,8 @@ def delay_methods() -> list[Frame]:
         methods += [
             declare_exchange(name, "topic"),
             declare_queue(name, arguments),
-            commands.Queue.Bind(queue=name, exchange=name, routing_key=f"{skipped}1.#"),
-            commands.Exchange.Bind(destination=following, source=name, routing_key=f"{skipped}0.#"),
+            bind_queue(name, name, f"{skipped}1.#"),
+            bind_exchange(following, name, f"{skipped}0.#"),
         ]
     return methods
 
@@ -204,7 +188,7 @@ class Delays:
         if queue in self._bound:
             return
         methods = [] if self._bound else delay_methods()
-        bind = commands.Queue.Bind(queue=queue, exchange=DUE, routing_key="*." * LEVELS + delay_word(queue))
+        bind = bind_queue(queue, DUE, "*." * LEVELS + delay_word(queue))
         self._topology.need(queue)
         self._topology.call("celeriac.delay", *methods, bind)
         self._since = self._connection.connected_at
@@ -218,8 +202,5 @@ class Delays:
             )
         except ChannelClosed:  # nothing was ever delayed
             return 0
-        return sum(answer.message_count for answer in answers)
-
-    def purge(self, queue: str) -> int:
-        """Delayed messages of one queue cannot be told from others', so none of them is thrown away."""
-        return 0
+        total: int = sum(answer.message_count for answer in answers)
+        return total

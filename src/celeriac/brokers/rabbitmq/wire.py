@@ -1,9 +1,9 @@
-"""AMQP 0-9-1 frames of the hot path, written and read by hand; all other methods go through pamqp.
+r"""AMQP 0-9-1 frames of the hot path, written and read by hand; all other methods go through pamqp.
 
 A message travels through the engine as one value of bytes, a *parcel*: what AMQP says about it, and its body, byte for byte
 as they lay on the wire::
 
-    magic      b"\\xa1"
+    magic      b"\xa1"
     flags      uint8      1: the server says that it was delivered before
     exchange   shortstr   that it was published to
     key        shortstr   its routing key
@@ -16,11 +16,13 @@ Bytes that do not begin like a parcel (nothing that Celery sends) travel as a bo
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import NamedTuple
 
 from celeriac.brokers.rabbitmq import properties
 from celeriac.errors import StoreError
+from celeriac.message import COPY_HEADER
 
 MAGIC = 0xA1
 REDELIVERED = 1
@@ -117,14 +119,36 @@ def same_message(one: bytes, other: bytes) -> bool:
     return one == other or (is_parcel(one) and is_parcel(other) and one[2:] == other[2:])
 
 
-def publish_frames(
-    channel: int, exchange: bytes, key: bytes, properties: bytes, body: bytes, frame_max: int, *, mandatory: bool
-) -> list[bytes]:
+def as_copy(raw: bytes) -> bytes:
+    """The same message, told apart from the one that it was made from, which may be remembered as settled."""
+    if not is_parcel(raw):
+        return raw
+    try:
+        parcel = unpack(raw)
+        found = properties.decode(parcel.properties)
+    except ValueError:
+        return raw
+    found["headers"] = {**found.get("headers", {}), COPY_HEADER: os.urandom(8).hex()}
+    return pack(parcel.exchange.encode(), parcel.routing_key.encode(), properties.encode(found), parcel.body)
+
+
+class Entry(NamedTuple):
+    """A message to publish."""
+
+    exchange: bytes
+    key: bytes
+    properties: bytes
+    body: bytes
+    mandatory: bool = True
+
+
+def publish_frames(channel: int, entry: Entry, frame_max: int) -> list[bytes]:
     """The frames of one ``basic.publish``.
 
     Raises:
         ValueError: a name is longer than AMQP's 255 bytes.
     """
+    exchange, key, properties, body, mandatory = entry
     if len(exchange) > 255 or len(key) > 255:
         raise ValueError(f"AMQP takes names of at most 255 bytes: {(key if len(key) > 255 else exchange)!r}")
     method = b"".join(
@@ -180,17 +204,6 @@ def parse_get_ok(payload: bytes) -> tuple[int, bool, int, bytes]:
     at += 1 + payload[at]
     (left,) = _LONG.unpack_from(payload, at)
     return tag, bool(redelivered), left, payload[13:at]
-
-
-class Gotten(NamedTuple):
-    """One message that ``basic.get`` brought."""
-
-    tag: int
-    """Of its delivery, in its channel."""
-    redelivered: bool
-    left: int
-    """Messages that were still in the queue."""
-    raw: bytes
 
 
 class FrameReader:
