@@ -80,7 +80,9 @@ def measure(server: PostgresServer, messages: int, ready: int, *, horizon: bool)
             old.execute("SELECT count(*) FROM celeriac.messages")
         for owner in owners:
             owner.start()
-        print(f"{'messages':>9} {'ms/turn':>8} {'table':>9} {'ready':>9} {'leased':>9} {'results':>9} {'dead':>9} vacuums")
+        print(
+            f"{'messages':>9} {'ms/turn':>8} {'table':>9} {'ready':>9} {'leased':>9} {'results':>9} {'dead':>9} vacuums"
+        )
         for step in range(1, 11):
             report(server, owners, messages * step // 10)
         for owner in owners:

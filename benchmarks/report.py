@@ -77,6 +77,18 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("mib", "memory, MiB"),
     ),
 }
+PATTERNS = {
+    "idempotency": "idempotency key",
+    "breaker": "circuit breaker, closed",
+    "unique_done": "unique, in the worker",
+    "plain_send": "plain send",
+    "unique_send": "unique send",
+}
+COLUMNS["patterns"] = tuple(
+    column
+    for name, title in PATTERNS.items()
+    for column in (Column(f"{name}_us", f"{title}, µs"), Column(f"{name}_round_trips", "round trips"))
+)
 COLUMNS["scheduled"] = COLUMNS["queued"]
 
 TITLES = {
@@ -88,6 +100,7 @@ TITLES = {
     "queued": "Worker memory with many messages in the queue",
     "scheduled": "Worker memory with many messages scheduled for later",
     "idle": "Idle workers",
+    "patterns": "What each pattern costs by itself, one process",
 }
 
 

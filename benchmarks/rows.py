@@ -58,6 +58,7 @@ ROWS: Mapping[str, Callable[[Choice], Iterable[Case]]] = {
     "scheduled": _plain("scheduled", CELERY),
     "idle": _plain("idle", (*REAL, "celeriac-sqlite")),
     "sqlite": _sqlite,
+    "patterns": _plain("patterns", ("celeriac", "celeriac-sqlite")),
 }
 
 

@@ -7,15 +7,15 @@ What went back to its queue keeps its age: the head of a queue is its oldest mes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from celeriac.backend import Backend
-from celeriac.broker import Broker, DeadMessage, Depth
+from celeriac.broker import NO_BOUNDS, Broker, DeadMessage, Depth
 from celeriac.brokers.postgres.settlement import Batch, TurnArguments, batches, read
 from celeriac.errors import ConfigurationError, OwnerLost
 from celeriac.keyvalue import Claim, KeyValueStore
-from celeriac.message import Delivery, Message
+from celeriac.message import Bound, Delivery, Message
 from celeriac.outcome import Outcome, Settlement
 from celeriac.postgres_store import PostgresOptions, PostgresStore
 from celeriac.postgres_store.arrays import Bigints, Texts
@@ -89,11 +89,15 @@ class PostgresBroker(Broker):
             self.database.rows(self._call("publish", *self._arguments.messages(messages)), announcement)
 
     def publish_claimed(
-        self, messages: Sequence[Message], claims: Sequence[Claim | None], store: KeyValueStore
+        self,
+        messages: Sequence[Message],
+        claims: Sequence[Claim | None],
+        store: KeyValueStore,
+        bounds: Mapping[str, Bound] = NO_BOUNDS,
     ) -> list[bytes | None]:
         """See :meth:`Broker.publish_claimed`."""
-        if not self.shares_keys(store):
-            return super().publish_claimed(messages, claims, store)
+        if bounds or not self.shares_keys(store):
+            return super().publish_claimed(messages, claims, store, bounds)
         call = self._call("publish_claimed", *self._arguments.messages(messages), *claim_columns(claims))
         announcement = self._announce((message.queue for message in messages), ())
         held: dict[int, bytes] = dict(self.database.rows(call, announcement))
