@@ -162,6 +162,7 @@ def test_the_first_message_after_the_broker_was_restarted_arrives(redis_server):
         app.close()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a connection cut off while it was made
 def test_a_stopped_handler_does_not_leave_a_message_half_sent(app):
     """An exception from a signal handler, as a web server raises at a time-out, comes anywhere in sending."""
     task, expected = app.tasks["work"], 0
