@@ -12,6 +12,7 @@ import pytest
 from celeriac.postgres_store import PostgresOptions, PostgresStore
 from tests.proxy import FaultProxy
 from tests.server_postgres import PostgresServer
+from tests.server_rabbitmq import RabbitServer
 from tests.servers import DATABASES, RedisServer, ServerMissing
 
 _database_numbers = itertools.count()
@@ -82,7 +83,7 @@ def postgres_database(shared_postgres: PostgresServer) -> str:
     """A database with a Celeriac schema; :func:`postgres_url` empties it for each test."""
     name = shared_postgres.new_database()
     store = PostgresStore(PostgresOptions(shared_postgres.database_url(name)))
-    store.use(lambda connection: None)
+    store.prepare()
     store.close()
     return name
 
@@ -95,7 +96,42 @@ def postgres_url(shared_postgres: PostgresServer, postgres_database: str) -> Ite
 
 
 @pytest.fixture
+def postgres_proxy(shared_postgres: PostgresServer, postgres_url: str) -> Iterator[FaultProxy]:
+    """A faulty way to the database of ``postgres_url``, as ``proxy.url``."""
+    template = postgres_url.replace(f":{shared_postgres.port}/", ":{port}/")
+    with FaultProxy(shared_postgres.port, template=template) as proxy:
+        yield proxy
+
+
+@pytest.fixture
 def postgres_server() -> Iterator[PostgresServer]:
     """A server of the test's own, to kill, pause and restart."""
     with PostgresServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def shared_rabbitmq() -> Iterator[RabbitServer]:
+    """One server for the whole run.  Tests must not stop it: see ``rabbitmq_server``."""
+    with RabbitServer() as server:
+        yield server
+
+
+@pytest.fixture
+def rabbitmq_url(shared_rabbitmq: RabbitServer) -> Iterator[str]:
+    """An empty virtual host of the shared server."""
+    with shared_rabbitmq.vhost() as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mortal_rabbitmq() -> Iterator[RabbitServer]:
+    """One server for all tests that stop and kill it."""
+    with RabbitServer() as server:
+        yield server
+
+
+@pytest.fixture
+def rabbitmq_server(mortal_rabbitmq: RabbitServer) -> RabbitServer:
+    """A running server to kill and restart.  Each test takes a virtual host of its own."""
+    return mortal_rabbitmq if mortal_rabbitmq.pid else mortal_rabbitmq.start()

@@ -208,7 +208,11 @@ class PostgresServer:
 
     def empty(self, name: str) -> None:
         """Cut all connections to a database and empty the tables of its Celeriac schema: quicker than a new one."""
-        self.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+        self.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            name,
+        )
         tables = self.execute(
             "SELECT 'celeriac.' || relname FROM pg_class WHERE relnamespace = 'celeriac'::regnamespace AND relkind = 'r' "
             "AND relname <> 'migrations'",

@@ -23,9 +23,9 @@ APP = "tests.apps.remote"
 NODE = "one@test"
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def stage(request, tmp_path):
-    broker = request.getfixturevalue("redis_url") if request.param == "redis" else None
+    broker = None if request.param == "sqlite" else request.getfixturevalue(f"{request.param}_url")
     with Stage(tmp_path, broker, app=APP) as stage:
         yield stage
 
@@ -175,9 +175,6 @@ def test_commands_that_users_registered_work(sqlite_stage):
 
 def test_what_cannot_be_done_is_said_with_a_way_out(sqlite_stage):
     impossible = {
-        "rate_limit": {"task_name": f"{APP}.note", "rate_limit": "5/m"},
-        "add_consumer": {"queue": "other"},
-        "cancel_consumer": {"queue": "celery"},
         "election": {"id": "1", "topic": "x"},
     }
     with sqlite_stage.worker():

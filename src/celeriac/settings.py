@@ -32,6 +32,9 @@ class EngineSettings:
     high, and the work of a lost node waits."""
     max_crashes: int = 3
     """How many processes a message may kill before it is dead-lettered as poison."""
+    dead_max_age: float = 30 * 86_400.0
+    """How long a dead letter is kept, at most; 0: until there are too many.  Too low, and failures vanish before anybody saw them;
+    too high, and old ones hide what is new."""
     max_tasks_per_child: int | None = None
     max_memory_per_child: int | None = None
     """KiB of resident memory after which a slot is replaced."""

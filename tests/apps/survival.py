@@ -24,9 +24,11 @@ app = Celery(
     backend=os.environ.get("TEST_BACKEND"),
 )
 app.conf.update(
-    task_acks_late=False,
-    worker_enable_remote_control=False,
-    **json.loads(os.environ.get("TEST_CONF", "{}")),
+    {
+        "task_acks_late": False,
+        "worker_enable_remote_control": False,
+        **json.loads(os.environ.get("TEST_CONF", "{}")),
+    }
 )
 
 

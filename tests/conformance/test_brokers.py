@@ -49,18 +49,21 @@ def test_no_more_is_leased_than_the_limit(broker, owner):
     assert raws(broker.lease(owner, [QUEUE], 2)) == [b"c"]
 
 
+@pytest.mark.needs("zero_first")
 def test_priority_zero_comes_first_and_nine_last(broker, owner):
     for priority in (9, 3, 0, 6):
         broker.publish(messages(str(priority), priority=priority))
     assert raws(broker.lease(owner, [QUEUE], 10)) == [b"0", b"3", b"6", b"9"]
 
 
+@pytest.mark.needs("zero_first")
 def test_priorities_between_two_steps_count_as_the_lower_number(broker, owner):
     for priority in (5, 4, 3, 2, 1):
         broker.publish(messages(str(priority), priority=priority))
     assert raws(broker.lease(owner, [QUEUE], 10)) == [b"2", b"1", b"5", b"4", b"3"]
 
 
+@pytest.mark.needs("zero_first")
 def test_priority_goes_before_the_order_of_queues(broker, owner):
     broker.publish(messages("x3", queue="x", priority=3) + messages("y0", queue="y") + messages("x0", queue="x"))
     assert raws(broker.lease(owner, ["x", "y"], 10)) == [b"x0", b"y0", b"x3"]
@@ -95,6 +98,7 @@ def test_bytes_come_back_as_they_were(broker, owner, raw):
     assert broker.leased(owner) == [delivery]
 
 
+@pytest.mark.needs("zero_first")
 @pytest.mark.parametrize(
     "queue", ["a b", "a:b", "a'b\"c", "ünïcode-⚙", "{braces}", "%s", "a\nb", "*", "a\x06\x163x", "-", "7"]
 )
@@ -124,7 +128,7 @@ def test_a_thousand_messages_go_in_one_publish_one_lease_and_one_settle(broker, 
     deliveries = broker.lease(owner, [QUEUE], 1000)
     assert raws(deliveries) == wanted
     assert broker.settle(owner, done(*deliveries)).fenced == 0
-    assert broker.round_trips - before == 3
+    assert broker.round_trips - before <= 3 * broker.call_round_trips
     assert places(broker) == 0
 
 
@@ -137,7 +141,7 @@ def test_settling_and_leasing_is_one_round_trip(broker, owner):
         for delivery in held
     ]
     settlement, following = broker.turn(owner, outcomes, [QUEUE], 10)
-    assert broker.round_trips - before == 1
+    assert broker.round_trips - before <= broker.call_round_trips
     assert (settlement.fenced, len(following)) == (0, 10)
 
 
@@ -185,6 +189,7 @@ def test_a_refused_outcome_does_not_hinder_the_others(broker, owner):
     assert places(broker) == 0
 
 
+@pytest.mark.needs("zero_first")
 def test_follow_ups_are_sent_with_the_acknowledgement(broker, owner):
     broker.publish(messages("a"))
     (delivery,) = broker.lease(owner, [QUEUE], 1)
@@ -203,6 +208,7 @@ def test_a_retry_goes_into_the_schedule(broker, owner):
     assert (depth.ready, depth.scheduled, broker.leased_count()) == (0, 1, 0)
 
 
+@pytest.mark.needs("keeps_place")
 @pytest.mark.parametrize("raw", [b"b", b"edited", b"\x00\xff"])
 def test_a_requeued_message_is_the_next_of_its_queue_and_priority(broker, owner, raw):
     broker.publish(messages("a", "b", "c", priority=3))
@@ -212,6 +218,7 @@ def test_a_requeued_message_is_the_next_of_its_queue_and_priority(broker, owner,
     assert raws(broker.lease(owner, [QUEUE], 10)) == [b"urgent", raw, b"later"]
 
 
+@pytest.mark.needs("writes_results")
 def test_results_are_written_with_the_settle(kit):
     backend = kit.backend()
     broker = kit.broker(backend)
@@ -223,6 +230,7 @@ def test_results_are_written_with_the_settle(kit):
     assert backend.fetch(["t1", "t2"]) == [record("t1").payload, record("t2", "FAILURE").payload]
 
 
+@pytest.mark.needs("writes_results")
 def test_results_of_a_refused_outcome_are_not_written(kit):
     backend = kit.backend()
     broker = kit.broker(backend)
@@ -232,6 +240,7 @@ def test_results_of_a_refused_outcome_are_not_written(kit):
     assert backend.fetch(["t1"]) == [None]
 
 
+@pytest.mark.needs("writes_results")
 def test_a_guarded_outcome_keeps_the_success_that_is_stored(kit):
     backend = kit.backend()
     broker = kit.broker(backend)
@@ -267,6 +276,7 @@ def counted(delivery, *parts, task_id="t"):
     return Outcome(delivery, State.SUCCEEDED, results=(record(task_id),), chord_parts=parts)
 
 
+@pytest.mark.needs("writes_results")
 def test_the_last_member_of_a_chord_stays_leased_and_is_reported(kit):
     broker, backend, owner, (first, last) = chord(kit, 2)
     assert broker.settle(owner, [counted(first, part("g", 0))]).ready == ()
@@ -280,6 +290,7 @@ def test_the_last_member_of_a_chord_stays_leased_and_is_reported(kit):
     assert backend.fetch(["t"]) == [record("t").payload]
 
 
+@pytest.mark.needs("writes_results")
 def test_settling_the_last_member_again_sends_the_callback_once(kit):
     broker, backend, owner, (first, last) = chord(kit, 2)
     broker.settle(owner, [counted(first, part("g", 0)), counted(last, part("g", 1))])
@@ -290,6 +301,7 @@ def test_settling_the_last_member_again_sends_the_callback_once(kit):
     assert backend.chord_parts("g") == []
 
 
+@pytest.mark.needs("writes_results")
 def test_a_duplicate_of_a_member_does_not_fire_a_finished_chord_again(kit):
     broker, _, owner, (first, last) = chord(kit, 2)
     broker.settle(owner, [counted(first, part("g", 0)), counted(last, part("g", 1))])
@@ -300,6 +312,7 @@ def test_a_duplicate_of_a_member_does_not_fire_a_finished_chord_again(kit):
     assert places(broker) == 0
 
 
+@pytest.mark.needs("writes_results")
 def test_a_duplicate_of_a_member_is_not_counted(kit):
     broker, _, owner, (first, second, third) = chord(kit, 3)
     for delivery in (first, second):
@@ -307,6 +320,7 @@ def test_a_duplicate_of_a_member_is_not_counted(kit):
     assert broker.settle(owner, [counted(third, part("g", 1))]).ready == ()
 
 
+@pytest.mark.needs("writes_results")
 def test_one_outcome_may_complete_two_chords(kit):
     broker, backend, owner, (delivery,) = chord(kit, 1)
     backend.start_chord("h", 1)
@@ -314,6 +328,7 @@ def test_one_outcome_may_complete_two_chords(kit):
     assert [ready.part.group_id for ready in settlement.ready] == ["g", "h"]
 
 
+@pytest.mark.needs("writes_results")
 def test_a_refused_outcome_counts_nothing(kit):
     broker, backend, _, (delivery,) = chord(kit, 1)
     other = owner_of(broker)
@@ -332,6 +347,7 @@ def test_released_messages_are_the_next_in_their_old_order(broker, owner):
     assert raws(broker.lease(owner, [QUEUE], 10)) == [b"b", b"c", b"d"]
 
 
+@pytest.mark.needs("zero_first")
 def test_released_messages_keep_queue_and_priority(broker, owner):
     broker.publish(messages("x", queue="x", priority=6) + messages("y", queue="y"))
     held = broker.lease(owner, ["x", "y"], 10)
@@ -380,6 +396,7 @@ def test_an_unknown_owner_can_neither_lease_nor_settle(broker):
     assert broker.depth([QUEUE])[0].ready == 1
 
 
+@pytest.mark.needs("keeps_leases")
 def test_a_condemned_owner_can_neither_lease_nor_settle_nor_release(broker, owner):
     broker.publish(messages("a", "b"))
     (delivery,) = broker.lease(owner, [QUEUE], 1)
@@ -482,6 +499,7 @@ def test_what_an_owner_holds_is_listed_by_ascending_tag(broker, owner):
     assert broker.leased("nobody") == []
 
 
+@pytest.mark.needs("keeps_leases")
 def test_a_rescuer_settles_for_the_condemned(broker, owner):
     broker.publish(messages("a", "b", "c"))
     broker.lease(owner, [QUEUE], 3)
@@ -498,6 +516,7 @@ def test_a_rescuer_settles_for_the_condemned(broker, owner):
     assert broker.dead_count() == 1
 
 
+@pytest.mark.needs("keeps_leases")
 def test_of_two_rescuers_at_once_each_message_is_settled_by_one(kit):
     broker = kit.broker()
     owner = owner_of(broker)
@@ -523,6 +542,7 @@ def test_of_two_rescuers_at_once_each_message_is_settled_by_one(kit):
 # -- schedule ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("promotes")
 def test_a_message_for_later_cannot_be_leased_until_it_is_promoted(broker, owner):
     due = time.time() + 0.1
     broker.publish(messages("later", due=due))
@@ -542,6 +562,7 @@ def test_a_message_that_was_due_in_the_past_is_sent_at_once(broker, owner):
     assert raws(broker.lease(owner, [QUEUE], 1)) == [b"late"]
 
 
+@pytest.mark.needs("promotes")
 def test_messages_are_promoted_oldest_due_first_to_the_tail(broker, owner):
     now = time.time()
     broker.publish(messages("second", due=now + 0.1) + messages("first", due=now + 0.05) + messages("waiting"))
@@ -551,12 +572,14 @@ def test_messages_are_promoted_oldest_due_first_to_the_tail(broker, owner):
     assert raws(broker.lease(owner, [QUEUE], 10)) == [b"waiting", b"first", b"second"]
 
 
+@pytest.mark.needs("promotes")
 def test_a_promoted_message_has_the_priority_that_it_was_sent_with(broker, owner):
     broker.publish(messages("ready", priority=3) + messages("late", priority=0, due=time.time() + 0.05))
     wait_until(lambda: broker.promote([QUEUE])[0] == 1)
     assert raws(broker.lease(owner, [QUEUE], 10)) == [b"late", b"ready"]
 
 
+@pytest.mark.needs("promotes")
 def test_promotion_knows_the_queues_that_it_was_asked_for(broker):
     owner_of(broker, ["x", "y"])
     broker.publish(messages("x", queue="x", due=time.time() + 100) + messages("y", queue="y", due=time.time() + 50))
@@ -565,6 +588,7 @@ def test_promotion_knows_the_queues_that_it_was_asked_for(broker):
     assert broker.promote(["x"])[1] == pytest.approx(100, abs=2)
 
 
+@pytest.mark.needs("promotes")
 def test_several_nodes_promote_each_message_once(kit):
     broker = kit.broker()
     owner = owner_of(broker)
@@ -586,6 +610,7 @@ def test_several_nodes_promote_each_message_once(kit):
 # -- looking -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.needs("promotes")
 def test_depth_counts_what_lies_where(broker):
     owner = owner_of(broker, ["x"])
     broker.publish(messages("1", "2", queue="x") + messages("3", queue="x", priority=9))
@@ -598,6 +623,7 @@ def test_depth_counts_what_lies_where(broker):
     assert broker.depth([]) == []
 
 
+@pytest.mark.needs("shows_age")
 def test_depth_tells_how_long_the_next_message_has_waited(broker):
     raw = b'{"headers": {"celeriac-sent": %f}}' % time.time()
     broker.publish(messages(raw))
@@ -613,6 +639,7 @@ def test_depth_counts_only_live_consumers(broker):
     assert broker.beat([stays], [QUEUE], TTL) == []
 
 
+@pytest.mark.needs("promotes")
 def test_purging_throws_away_what_is_ready_or_scheduled_but_not_what_is_leased(broker, owner):
     broker.publish(messages("held", "1", "2") + messages("3", priority=9) + messages("4", due=time.time() + 100))
     broker.publish(messages("other", queue="other"))
@@ -653,6 +680,7 @@ def test_dead_letters_are_listed_newest_first_in_pages(broker):
     assert broker.dead_count() == 5
 
 
+@pytest.mark.needs("keeps_place")
 def test_a_replayed_dead_letter_goes_to_the_tail_of_its_queue_with_its_priority(broker, owner):
     broker.publish(messages("doomed", priority=6))
     (delivery,) = broker.lease(owner, [QUEUE], 1)
@@ -690,6 +718,17 @@ def test_discarded_dead_letters_are_gone(broker):
     assert [dead.raw for dead in broker.dead_letters()] == [b"1"]
     assert not broker.replay(newest.id)
     assert broker.dead_letter(newest.id) is None
+
+
+def test_dead_letters_expire_by_the_time_of_death_the_oldest_first(broker):
+    for n in range(5):
+        kill(broker, str(n), at=1_700_000_000.5 + n)
+    assert broker.expire_dead(1_700_000_000.0) == 0
+    assert broker.expire_dead(1_700_000_003.0, limit=2) == 2
+    assert [dead.raw for dead in broker.dead_letters()] == [b"4", b"3", b"2"]
+    assert broker.expire_dead(1_700_000_003.0, limit=2) == 1
+    assert broker.expire_dead(1_700_000_003.0, limit=2) == 0
+    assert [dead.raw for dead in broker.dead_letters()] == [b"4", b"3"]
 
 
 # -- waiting -----------------------------------------------------------------------------------------------------------
@@ -815,7 +854,7 @@ def test_a_closed_broker_can_be_used_again(broker, owner):
 
 
 def test_the_url_is_for_people_to_read(broker):
-    assert broker.url.partition(":")[0] in {"sqlite", "redis", "postgresql"}
+    assert broker.url.partition(":")[0] in {"sqlite", "redis", "postgresql", "amqp"}
 
 
 def test_owners_in_several_objects_lease_each_message_once(kit):

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from celeriac.backend import Backend
-from celeriac.brokers.redis.connection import RedisConnection, make_pool, translated
+from celeriac.brokers.redis.connection import RedisConnection
 from celeriac.brokers.redis.options import RedisOptions
+from celeriac.brokers.redis.pools import make_pool
 from celeriac.brokers.redis.result_keys import ResultKeys
 from celeriac.brokers.redis.settlement import part_operation, result_operation
+from celeriac.brokers.redis.translation import translated
 from celeriac.outcome import ChordPart, Result
 
 

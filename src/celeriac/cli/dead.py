@@ -1,11 +1,11 @@
-"""``celeriac dead``: look at dead letters, send them again, throw them away."""
+"""``celeriac dead``: look at dead letters, send them again as they were or edited, throw them away."""
 
 from __future__ import annotations
 
 import base64
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime, timezone
 from itertools import islice
@@ -13,10 +13,14 @@ from typing import Any
 
 import click
 
-from celeriac.broker import Broker, DeadMessage
+from celeriac.broker import DeadMessage
+from celeriac.cli.dead_edit import edit
 from celeriac.cli.output import counted, describe_age, echo_json, echo_table, printable
-from celeriac.cli.selection import EVERYTHING, Selection, select, selection_options
-from celeriac.cli.store import broker_of
+from celeriac.cli.selection import EVERYTHING, selection_of, selection_options
+from celeriac.cli.store import letters_of
+from celeriac.compat import parcel
+from celeriac.compat.dead import Acted, DeadLetters, Selection
+from celeriac.message import sent_at
 
 SHOWN = 50
 """Rows of ``list`` unless told otherwise."""
@@ -34,7 +38,7 @@ all_option = click.option("--all", "everything", is_flag=True, help="All dead le
 
 @click.group()
 def dead() -> None:
-    """Look at dead letters, send them again, or throw them away."""
+    """Look at dead letters, send them again, as they were or edited, or throw them away."""
 
 
 # -- looking -----------------------------------------------------------------------------------------------------------
@@ -48,10 +52,10 @@ def dead() -> None:
 def list_dead(ctx: click.Context, /, limit: int, *, as_json: bool, **wanted: Any) -> None:
     """List dead letters, newest first."""
     now = time.time()
-    with broker_of(ctx) as broker:
-        found = list(islice(select(broker, Selection(**wanted), now), limit + 1))
-        total = broker.dead_count()
-    letters = found[:limit]
+    with letters_of(ctx) as dead_letters:
+        found = list(islice(dead_letters.select(selection_of(ctx, wanted)), limit + 1))
+        total = dead_letters.count()
+    letters = [letter.kept for letter in found[:limit]]
     if as_json:
         echo_json([summary(letter) for letter in letters])
         return
@@ -74,6 +78,7 @@ def summary(letter: DeadMessage) -> dict[str, object]:
         "id": letter.id,
         "at": letter.at,
         "time": _iso(letter.at),
+        "sent": None if (sent := sent_at(letter.raw)) is None else _iso(sent),
         "reason": letter.reason,
         "error": letter.error,
         "task": letter.task,
@@ -99,10 +104,11 @@ def _iso(seconds: float) -> str:
 @click.pass_context
 def show(ctx: click.Context, id: str, *, raw: bool, as_json: bool) -> None:
     """Show one dead letter with its traceback and its message."""
-    with broker_of(ctx) as broker:
-        letter = broker.dead_letter(id)
-    if letter is None:
-        raise click.ClickException(f"There is no dead letter {id}.")
+    with letters_of(ctx) as dead_letters:
+        try:
+            letter = dead_letters.get(id).kept
+        except LookupError as error:
+            raise click.ClickException(f"There is no dead letter {id}.") from error
     if raw:
         click.echo(letter.raw, nl=False)
     elif as_json:
@@ -120,7 +126,7 @@ def _raw_as_json(raw: bytes) -> dict[str, str]:
 
 def _print_letter(letter: DeadMessage) -> None:
     for name, value in summary(letter).items():
-        if name != "at" and value != "":
+        if name != "at" and value not in ("", None):
             click.echo(f"{name + ':':<10} {printable(str(value))}")
     _print_block("traceback", letter.traceback)
     _print_block("message", readable(letter.raw))
@@ -139,12 +145,12 @@ def _print_block(title: str, text: str) -> None:
 def readable(raw: bytes) -> str:
     """A message for people: indented, with its body decoded, where it is what Celery sends; else as it is."""
     try:
-        envelope = json.loads(raw)
+        envelope = parcel.readable(raw) if parcel.is_parcel(raw) else json.loads(raw)
     except UNREADABLE:
         return raw.decode("utf-8", "backslashreplace")
     if isinstance(envelope, dict) and isinstance(envelope.get("body"), str):
         envelope = {**envelope, "body": _decoded_body(envelope["body"])}
-    return json.dumps(envelope, indent=2, ensure_ascii=False)
+    return json.dumps(envelope, indent=2, ensure_ascii=False, default=str)
 
 
 def _decoded_body(body: str) -> object:
@@ -164,18 +170,32 @@ def _decoded_body(body: str) -> object:
 @click.argument("ids", nargs=-1)
 @selection_options
 @all_option
+@click.option("--rate", metavar="RATE", help="At most so many in a time, so that workers keep up: 10/s, 100/m, 5000/h.")
 @force_option
 @json_option
 @click.pass_context
-def replay(
-    ctx: click.Context, /, ids: tuple[str, ...], *, everything: bool, force: bool, as_json: bool, **wanted: Any
-) -> None:
-    """Send dead letters again: those with these IDS, or all that are like the options say."""
-    with broker_of(ctx) as broker:
-        chosen = _choose(broker, ids, Selection(**wanted), everything=everything)
+def replay(  # noqa: PLR0913 - one for each option
+    ctx: click.Context, /, ids: tuple[str, ...], *, everything: bool, rate: str | None, force: bool, as_json: bool,
+    **wanted: Any,
+) -> None:  # fmt: skip
+    """Send dead letters again: those with these IDS, or all that are like the options say.
+
+    Each starts anew, without the retries and crashes behind it.  However often it is replayed, and by however many at once, it
+    is sent once.
+    """
+    _check_rate(rate)
+    with letters_of(ctx) as letters:
+        chosen = _choose(letters, ids, selection_of(ctx, wanted), everything=everything)
         _confirm("Replay", chosen, force=force or bool(ids))
         # Oldest first, so that they come to lie in their queues in the order in which they were there before.
-        _act(ids, list(reversed(chosen)), broker.replay, "replayed", as_json=as_json)
+        _report(ids, letters.replay_all(list(reversed(chosen)), rate), "replayed", as_json=as_json)
+
+
+def _check_rate(rate: str | None) -> None:
+    try:
+        DeadLetters.check_rate(rate)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--rate") from error
 
 
 @dead.command("discard")
@@ -189,19 +209,19 @@ def discard(
     ctx: click.Context, /, ids: tuple[str, ...], *, everything: bool, force: bool, as_json: bool, **wanted: Any
 ) -> None:
     """Delete dead letters: those with these IDS, or all that are like the options say.  There is no way back."""
-    with broker_of(ctx) as broker:
-        chosen = _choose(broker, ids, Selection(**wanted), everything=everything)
+    with letters_of(ctx) as letters:
+        chosen = _choose(letters, ids, selection_of(ctx, wanted), everything=everything)
         _confirm("Delete", chosen, force=force or bool(ids))
-        _act(ids, chosen, lambda letter: bool(broker.discard([letter])), "discarded", as_json=as_json)
+        _report(ids, letters.discard_all(chosen), "discarded", as_json=as_json)
 
 
-def _choose(broker: Broker, ids: Sequence[str], selection: Selection, *, everything: bool) -> list[str]:
+def _choose(letters: DeadLetters, ids: Sequence[str], selection: Selection, *, everything: bool) -> list[str]:
     """Ids, newest first.  One of the three ways of choosing must be used, and only one."""
     if (bool(ids), selection != EVERYTHING, everything).count(True) != 1:
         raise click.UsageError("Name ids, or choose with options such as --task and --reason, or say --all.")
     if ids:
         return list(reversed(dict.fromkeys(ids)))
-    return [letter.id for letter in select(broker, selection, time.time())]
+    return [letter.kept.id for letter in letters.select(selection)]
 
 
 def _confirm(verb: str, chosen: Sequence[str], *, force: bool) -> None:
@@ -209,13 +229,14 @@ def _confirm(verb: str, chosen: Sequence[str], *, force: bool) -> None:
         click.confirm(f"{verb} {counted(len(chosen), 'dead letter')}?", abort=True, err=True)
 
 
-def _act(named: Sequence[str], chosen: Sequence[str], act: Callable[[str], bool], done: str, *, as_json: bool) -> None:
-    """Do it to each; what was named and is not there makes the command fail in the end."""
-    missing = [letter for letter in chosen if not act(letter)]
-    count = len(chosen) - len(missing)
+def _report(named: Sequence[str], acted: Acted, done: str, *, as_json: bool) -> None:
+    """Say what was done; what was named and is not there makes the command fail in the end."""
     if as_json:
-        echo_json({done: count, "missing": missing})
+        echo_json({done: len(acted.done), "missing": acted.missing})
     else:
-        click.echo(f"{done.capitalize()} {counted(count, 'dead letter')}.")
-    if missing and named:
-        raise click.ClickException(f"Not among the dead letters: {', '.join(missing)}.")
+        click.echo(f"{done.capitalize()} {counted(len(acted.done), 'dead letter')}.")
+    if acted.missing and named:
+        raise click.ClickException(f"Not among the dead letters: {', '.join(acted.missing)}.")
+
+
+dead.add_command(edit)

@@ -9,17 +9,35 @@ from typing import Any
 import click
 
 from celeriac.cli.beat import beat
+from celeriac.cli.breakers import breakers
 from celeriac.cli.dead import dead
+from celeriac.cli.migrate_store import migrate_store
 from celeriac.cli.multi import multi
+from celeriac.cli.progress import cancel, progress
 from celeriac.cli.purge import purge
 from celeriac.cli.queues import queues
 from celeriac.cli.release import release
+from celeriac.cli.retries import retries
 from celeriac.cli.schedule import schedule
 from celeriac.cli.worker import worker
 from celeriac.compat.command_line import celery_group
 from celeriac.errors import CeleriacError
 
-OWN_COMMANDS = (worker, multi, beat, dead, queues, schedule, release, purge)
+OWN_COMMANDS = (
+    worker,
+    multi,
+    beat,
+    dead,
+    queues,
+    retries,
+    schedule,
+    release,
+    purge,
+    progress,
+    cancel,
+    migrate_store,
+    breakers,
+)
 
 
 def command() -> click.Group:

@@ -10,10 +10,9 @@ from celeriac.compat.daemon import run_multi
 
 
 @click.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []})
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
-def multi(ctx: click.Context, /, words: tuple[str, ...], **_: Any) -> None:
-    """Start and stop several workers in the background.
+def multi(ctx: click.Context, /, **_: Any) -> None:
+    r"""Start and stop several workers in the background.
 
     \b
     celeriac -A proj multi start w1 w2 -c 3 --pidfile=/run/proj/%n.pid --logfile=/var/log/proj/%n%I.log

@@ -9,6 +9,7 @@ import click
 
 from celeriac.broker import Broker
 from celeriac.compat import connect
+from celeriac.compat.dead import DeadLetters
 from celeriac.errors import CeleriacError, StoreError
 
 EX_UNAVAILABLE = 69
@@ -30,6 +31,13 @@ def broker_of(ctx: click.Context) -> Iterator[Broker]:
             yield broker
         finally:
             broker.close()
+
+
+@contextmanager
+def letters_of(ctx: click.Context) -> Iterator[DeadLetters]:
+    """The dead letters of the command's app."""
+    with broker_of(ctx) as broker:
+        yield DeadLetters(ctx.obj.app, broker)
 
 
 @contextmanager

@@ -10,16 +10,20 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 import celery
+from celery.backends.rpc import RPCBackend
 from celery.utils.functional import maybe_list
 from celery.utils.time import maybe_iso8601
 from kombu.utils.uuid import uuid
 
-from celeriac.compat import connect, declaring, sending
+from celeriac.compat import connect, declaring, sending, uniqueness
+from celeriac.compat.dead import DeadLetters
 from celeriac.compat.patterns import payload as typed_payloads
+from celeriac.compat.patterns.idempotency import check_call
 from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot, watch
 from celeriac.compat.stores import result_class
 from celeriac.compat.task import Result
+from celeriac.errors import ConfigurationError
 
 OMITTED: Any = object()
 
@@ -39,6 +43,7 @@ class Celery(celery.Celery):
     """
 
     task_cls: Any
+    control_cls = "celeriac.compat.control.client:Control"
     embedded = True
     """Whether the embedded default applies.  Not to apps that were upgraded: for them no broker means Celery's default."""
 
@@ -102,7 +107,9 @@ class Celery(celery.Celery):
 
         Raises:
             kombu.exceptions.OperationalError: the broker could not be reached, or has no room.
+            QueueFull: the queue has reached its maximum length (also an ``OperationalError``).
             kombu.exceptions.EncodeError: the arguments cannot be serialised.
+            NotUnique: an equal task is on its way, and the task asks for this error.
         """
         if task_type is None:
             args, kwargs, options = self._typed(name, args, kwargs, options)
@@ -115,6 +122,10 @@ class Celery(celery.Celery):
         ignore_result = options.pop("ignore_result", None)
         task_type = task_type or self._tasks.get(name)
         options = (router or self.amqp.router).route(options, route_name or name, args, kwargs, task_type)
+        check_call(task_type, args, kwargs)
+        unique = uniqueness.options_of(task_type)
+        if unique is not None and unique.delay is not None and countdown is None and eta is None:
+            countdown = unique.delay
         if expires is not None:
             options["expiration"] = self._seconds_left(expires)
         parent = self.current_worker_task
@@ -132,13 +143,33 @@ class Celery(celery.Celery):
         for stamp in options.pop("stamped_headers", None) or ():
             options.pop(stamp)
         if not ignore_result:
-            self.backend.on_task_call(producer, task_id)
-        sending.send(self, name, message, options)
-        result = (result_cls or self.AsyncResult)(task_id)
+            self._announce_call(producer, task_id)
+        ticket = None if unique is None else self._ticket(task_type, unique, message, options, parent)
+        sending.send(self, name, message, options, ticket)
+        result = (result_cls or self.AsyncResult)(task_id if ticket is None else ticket.task_id)
+        if ticket is not None:
+            ticket.results.append(result)
         result.ignored = ignore_result
         if add_to_parent and parent:
             parent.add_trail(result)
         return result
+
+    def _announce_call(self, producer: Any, task_id: str) -> None:
+        """Celery's ``rpc://`` declares its reply queue here, and needs a real producer for that."""
+        backend = self.backend
+        if isinstance(backend, RPCBackend) and not hasattr(producer, "channel"):
+            with self.kombu_producer() as real:
+                backend.on_task_call(real, task_id)
+        else:
+            backend.on_task_call(producer, task_id)
+
+    def _ticket(
+        self, task: Any, unique: Any, message: Any, options: dict[str, Any], parent: Any
+    ) -> uniqueness.Ticket | None:
+        """For a unique task's message: what claims its key, and learns whose it is."""
+        due = sending.due_at(self, message.headers.get("eta"))
+        serializer = options.get("serializer") or snapshot(self).serializer
+        return uniqueness.ticket_for(task, unique, message, due, serializer, parent)
 
     def _typed(self, name: str, args: Any, kwargs: Any, options: dict[str, Any]) -> tuple[Any, Any, dict[str, Any]]:
         """Arguments and options of a task that is sent by name, checked if its payload is known here to be typed."""
@@ -161,7 +192,7 @@ class Celery(celery.Celery):
             return max(0.0, due - self.now().timestamp())
         return max(0.0, float(moment))
 
-    def batch(self) -> AbstractContextManager[sending.Batch]:
+    def batch(self, **options: Any) -> AbstractContextManager[sending.Batch]:
         """Send everything that is sent inside the block in one round trip, when the block ends::
 
             with app.batch():
@@ -170,10 +201,14 @@ class Celery(celery.Celery):
 
         If the block raises, nothing is sent.  Results can be waited for after the block.
 
+        Args:
+            options: ``queue_full``, ``queue_full_timeout`` and ``publish_timeout``, as ``apply_async`` has them.
+
         Raises:
             kombu.exceptions.OperationalError: on leaving the block; nothing is known to have been sent.
+            QueueFull: likewise; none of them was sent.
         """
-        return sending.batch(self)
+        return sending.batch(self, **options)
 
     def producer_or_acquire(self, producer: Any = None) -> Any:
         """What Celery's canvas sends a group through: all of it in one round trip."""
@@ -203,14 +238,30 @@ class Celery(celery.Celery):
     def _get_backend(self) -> Any:
         url = connect.result_url(self)
         found = result_class(connect.scheme_of(url)) if url else None
-        if found is None:
+        if found is not None:
+            return found(app=self, url=url)
+        try:
             return super()._get_backend()
-        return found(app=self, url=url)
+        except ImportError as error:
+            raise ConfigurationError(
+                f"There is no result store for {connect.scheme_of(str(url))!r}, or what it needs is not installed ({error}): "
+                "see Celery's result_backend, and pip install 'celery[…]' with the store's name"
+            ) from error
+
+    @cached_property
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters of the app's broker: to list, get, edit, replay and discard."""
+        return DeadLetters(self)
 
     @cached_property
     def AsyncResult(self) -> Any:
         """The class of result handles, bound to this app."""
         return self.subclass_with_self(Result, name="AsyncResult")
+
+    @cached_property
+    def GroupResult(self) -> Any:
+        """The class of groups' result handles, bound to this app."""
+        return self.subclass_with_self(uniqueness.GroupResult, name="GroupResult")
 
     @property
     def Worker(self) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import celery
 from kombu.utils.url import maybe_sanitize_url
 
-from celeriac.compat import connect, connect_sqlite
+from celeriac.compat import connect, connect_postgres, connect_sqlite
 from celeriac.compat.refusals import unneeded
 from celeriac.version import __version__
 
@@ -41,6 +41,8 @@ def _facts(worker: Any) -> list[tuple[str, str]]:
 def _where(url: str | None) -> str:
     if url and connect.scheme_of(url) == "sqlite":
         return f"{url}  ({connect_sqlite.sqlite_path(url)})"
+    if url and connect_postgres.is_postgres(url):
+        return connect_postgres.safe_url(url)
     return str(maybe_sanitize_url(url or ""))
 
 

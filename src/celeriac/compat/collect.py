@@ -11,15 +11,17 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 
 from celeriac.message import Message
-from celeriac.outcome import ChordPart, Result
+from celeriac.outcome import ChordPart, Outcome, Result
 
 
 class Collector:
     """What an outcome is going to write."""
 
-    __slots__ = ("chord_parts", "publish", "results")
+    __slots__ = ("chord_parts", "only", "publish", "results")
 
-    def __init__(self) -> None:
+    def __init__(self, *, only: bool = False) -> None:
+        """``only``: nothing may be sent in another way either."""
+        self.only = only
         self.results: list[Result] = []
         self.publish: list[Message] = []
         self.chord_parts: list[ChordPart] = []
@@ -38,3 +40,12 @@ def collecting(collector: Collector) -> Iterator[Collector]:
         yield collector
     finally:
         _current.reset(token)
+
+
+def collected_outcome(outcome: Outcome, collector: Collector) -> Outcome:
+    """An outcome with what was collected for it."""
+    return outcome._replace(
+        results=outcome.results + tuple(collector.results),
+        publish=outcome.publish + tuple(collector.publish),
+        chord_parts=outcome.chord_parts + tuple(collector.chord_parts),
+    )

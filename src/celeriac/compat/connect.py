@@ -6,20 +6,25 @@ import os
 import threading
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 from weakref import WeakKeyDictionary
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
-from celeriac.compat import connect_redis, connect_sqlite
+from celeriac.compat import connect_kombu, connect_postgres, connect_rabbitmq, connect_redis, connect_sqlite
 from celeriac.errors import ConfigurationError
 from celeriac.keyvalue import KeyValueStore
+from celeriac.settings import EngineSettings
 
 EMBEDDED_FILE = "celeriac.sqlite3"
 """The embedded default, in the current directory."""
 
 EMBEDDED_URL = f"sqlite:///{EMBEDDED_FILE}"
 
-REDIS_SCHEMES = frozenset({"redis", "rediss", "redis+socket", "unix"})
+CELERYS_DEFAULT = "amqp://guest@localhost//"
+"""What an app without a ``broker_url`` means."""
+
+REDIS_SCHEMES = connect_redis.SCHEMES
 
 PRODUCER_ANSWER_SECONDS = 5.0
 """How long a producer waits for a broker that accepts connections and does not answer.  (Celery waits for ever.)"""
@@ -29,14 +34,18 @@ def broker_url(app: Any) -> str:
     """The broker that the app means."""
     url = app.conf.broker_write_url or app.conf.broker_url
     if isinstance(url, (list, tuple)):
-        url = url[0] if url else None
-    if not url:
-        raise ConfigurationError(
-            "The app has no broker_url, which for Celery means amqp://guest@localhost//. Celeriac has no engine for that: "
-            f"set broker_url to redis://… or {EMBEDDED_URL}, or make the app with `from celeriac import Celery`, which uses "
-            f"the file {EMBEDDED_FILE}"
-        )
-    return str(url)
+        url = ";".join(url)  # as kombu writes alternatives in one URL
+    url = url or CELERYS_DEFAULT
+    return _from_parts(app.conf) if app.conf.broker_transport and "://" not in str(url) else str(url)
+
+
+def _from_parts(conf: Any) -> str:
+    """The URL that the settings of old times mean, one for each of its parts."""
+    user, password = quote(str(conf.broker_user or ""), safe=""), quote(str(conf.broker_password or ""), safe="")
+    login = f"{user}:{password}@" if user or password else ""
+    port = f":{conf.broker_port}" if conf.broker_port else ""
+    vhost = str(conf.broker_vhost or "").lstrip("/")
+    return f"{conf.broker_transport}://{login}{conf.broker_host or 'localhost'}{port}/{vhost}"
 
 
 def scheme_of(url: str) -> str:
@@ -50,12 +59,15 @@ store, which the broker may write itself."""
 
 BROKERS: dict[str, BrokerOpener] = {
     "sqlite": connect_sqlite.open_broker,
+    **dict.fromkeys(connect_postgres.SCHEMES, connect_postgres.open_broker),
     **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_broker),
+    **dict.fromkeys(connect_rabbitmq.SCHEMES, connect_rabbitmq.open_broker),
 }
 """The engines, by the scheme of the broker's URL."""
 
 BACKENDS: dict[str, Callable[[Any, str], Backend]] = {
     "sqlite": connect_sqlite.open_backend,
+    **dict.fromkeys(connect_postgres.SCHEMES, connect_postgres.open_backend),
     **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_backend),
 }
 """The result stores, by the scheme of their URL.  Any other is Celery's own class's business."""
@@ -63,14 +75,15 @@ BACKENDS: dict[str, Callable[[Any, str], Backend]] = {
 
 KEY_VALUES: dict[str, Callable[[Any, str], KeyValueStore]] = {
     "sqlite": connect_sqlite.open_key_values,
+    **dict.fromkeys(connect_postgres.SCHEMES, connect_postgres.open_key_values),
     **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_key_values),
 }
 """The key-value stores, by the scheme of a broker's or a result store's URL."""
 
 
 def has_engine(url: str) -> bool:
-    """Whether there is an engine for a broker at this URL."""
-    return scheme_of(url) in BROKERS
+    """Whether there is an engine for a broker at this URL, or kombu has a transport for it."""
+    return scheme_of(url) in BROKERS or connect_kombu.is_known(url)
 
 
 def open_broker(app: Any, *, answer_seconds: float | None = None) -> Broker:
@@ -81,13 +94,23 @@ def open_broker(app: Any, *, answer_seconds: float | None = None) -> Broker:
     """
     url = broker_url(app)
     opener = BROKERS.get(scheme_of(url))
+    if opener is None and connect_kombu.is_known(url):
+        opener = connect_kombu.open_broker
     if opener is None:
-        known = ", ".join(f"{scheme}://" for scheme in sorted(BROKERS))
+        engines, others = (
+            ", ".join(f"{each}://" for each in sorted(known)) for known in (BROKERS, connect_kombu.OTHERS)
+        )
         raise ConfigurationError(
-            f"Celeriac has no engine for {scheme_of(url)}:// brokers yet; it has {known}. "
-            "Until then run this app with `celery worker`"
+            f"There is no broker for {scheme_of(url)}:// URLs. Engines: {engines}. By kombu: {others}"
         )
     return opener(app, url, answer_seconds, open_backend(app))
+
+
+def check_worker(app: Any, engine: EngineSettings) -> None:
+    """See whether the app's broker can do what a worker is to do.  Raises ``ConfigurationError`` with the way out."""
+    url = broker_url(app)
+    if scheme_of(url) not in BROKERS and connect_kombu.is_known(url):
+        connect_kombu.check_worker(app, url, engine)
 
 
 def open_backend(app: Any) -> Backend | None:
@@ -159,13 +182,28 @@ class PerProcess:
                 found = self._made[app] = (pid, make(app))
         return found[1]
 
+    def all(self) -> list[tuple[int, Any]]:
+        """All objects, each with the id of the process that it belongs to."""
+        with self._lock:
+            return list(self._made.values())
+
 
 _producers = PerProcess()
 
+HASTY_SECONDS = (2.0, 1.0, 0.5, 0.2, 0.1)
+"""How long the broker objects of those senders wait for an answer that have less time than the usual."""
 
-def producer(app: Any) -> Broker:
-    """The broker object that this process sends with."""
-    broker: Broker = _producers.get(app, _open_producer)
+_hasty_producers = {seconds: PerProcess() for seconds in HASTY_SECONDS}
+
+
+def producer(app: Any, seconds: float = PRODUCER_ANSWER_SECONDS) -> Broker:
+    """The broker object that this process sends with, which waits no longer than about so many seconds for an answer."""
+    broker: Broker
+    if seconds >= PRODUCER_ANSWER_SECONDS:
+        broker = _producers.get(app, _open_producer)
+        return broker
+    hasty = next((step for step in HASTY_SECONDS if step <= seconds), HASTY_SECONDS[-1])
+    broker = _hasty_producers[hasty].get(app, lambda app: open_broker(app, answer_seconds=hasty))
     return broker
 
 
@@ -180,3 +218,19 @@ def key_values(app: Any) -> KeyValueStore:
     """The key-value store of this app, one object per process.  Raises ``ConfigurationError`` as :func:`open_key_values`."""
     store: KeyValueStore = _key_values.get(app, open_key_values)
     return store
+
+
+_passing_key_values = PerProcess()
+
+
+def passing_key_values(app: Any) -> KeyValueStore:
+    """The same store for what need not survive a power cut: SQLite does not wait for the disk then."""
+    store: KeyValueStore = _passing_key_values.get(app, _open_passing_key_values)
+    return store
+
+
+def _open_passing_key_values(app: Any) -> KeyValueStore:
+    url = check_key_values(app)
+    if scheme_of(url) == "sqlite":
+        return connect_sqlite.open_key_values(app, url, synchronous="NORMAL")
+    return KEY_VALUES[scheme_of(url)](app, url)

@@ -10,10 +10,12 @@ from celeriac.backend import Backend
 from celeriac.backends.sqlite import SQLiteBackend
 from celeriac.broker import Broker
 from celeriac.brokers.sqlite import SQLiteBroker
+from celeriac.compat.dead_limit import dead_limit
 from celeriac.compat.durations import seconds
 from celeriac.errors import ConfigurationError
 from celeriac.keyvalue import KeyValueStore
 from celeriac.keyvalues.sqlite import SQLiteKeyValues
+from celeriac.sqlite_store import Synchronous
 
 
 def sqlite_path(url: str) -> Path:
@@ -28,11 +30,12 @@ def sqlite_path(url: str) -> Path:
 
 def open_broker(app: Any, url: str, answer_seconds: float | None, results: Backend | None) -> Broker:
     """A broker for this app and URL (see :data:`celeriac.compat.connect.BROKERS`)."""
-    options = {
+    options: dict[str, Any] = {
         name: value for name, value in app.conf.broker_transport_options.items() if name in ("synchronous", "timeout")
     }
+    options.update(dead_limit(app))
     if answer_seconds is not None:
-        options.setdefault("timeout", answer_seconds)
+        options["timeout"] = min(options.get("timeout", answer_seconds), answer_seconds)
     return SQLiteBroker(sqlite_path(url), **options)
 
 
@@ -41,6 +44,6 @@ def open_backend(app: Any, url: str) -> Backend:
     return SQLiteBackend(sqlite_path(url), result_ttl=seconds(app.conf.result_expires))
 
 
-def open_key_values(app: Any, url: str) -> KeyValueStore:
+def open_key_values(app: Any, url: str, *, synchronous: Synchronous = "FULL") -> KeyValueStore:
     """A key-value store for this app and URL."""
-    return SQLiteKeyValues(sqlite_path(url))
+    return SQLiteKeyValues(sqlite_path(url), synchronous=synchronous)

@@ -8,15 +8,25 @@ from typing import Any
 
 import celery
 
+from celeriac.compat.patterns.circuit_breaker import CircuitBreakerPattern
+from celeriac.compat.patterns.dead_letter import DeadLetterPattern
+from celeriac.compat.patterns.idempotency import IdempotencyPattern
+from celeriac.compat.patterns.limits import LimitsPattern
 from celeriac.compat.patterns.pattern import Pattern
 from celeriac.compat.patterns.payload import PayloadPattern
 from celeriac.compat.patterns.retries import RetriesPattern
+from celeriac.compat.patterns.unique import UniquePattern
 from celeriac.errors import ConfigurationError
 from celeriac.policy import Policy
 
 PATTERNS: tuple[Pattern, ...] = (
+    DeadLetterPattern(),
+    UniquePattern(),  # may give the run other arguments
     RetriesPattern(),
     PayloadPattern(),
+    IdempotencyPattern(),
+    LimitsPattern(),  # its place is where messages are leased
+    CircuitBreakerPattern(),  # last: a probe that is then not run would be wasted
 )
 """All patterns, in the order in which their policies are entered: what refuses a message comes before what waits for others, and
 what counts runs comes last.
@@ -78,6 +88,11 @@ def check_all(app: Any) -> None:
 def own_attributes(task: Any) -> dict[str, Any]:
     """What a task's own class says, without Python's and Celery's own names."""
     return {name: value for name, value in vars(type(task)).items() if not name.startswith("_")}
+
+
+def changes_sending(task: Any) -> bool:
+    """Whether a task uses a pattern that has a part in sending."""
+    return any(pattern.is_used(task) and pattern.changes_sending(task) for pattern in PATTERNS)
 
 
 def policies_of(app: Any, task: Any) -> tuple[Policy, ...]:

@@ -12,9 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from kombu.compression import compress, decompress
+from kombu.exceptions import EncodeError
 from kombu.serialization import dumps, loads
 from kombu.utils.json import JSONEncoder
 from kombu.utils.uuid import uuid
+
+from celeriac.compat import parcel
 
 Envelope = dict[str, Any]
 
@@ -55,10 +58,7 @@ def encode(
     Raises:
         kombu.exceptions.EncodeError: the body cannot be serialised.
     """
-    content_type, content_encoding, payload = serialise(body, serializer)
-    if compression:
-        payload, headers["compression"] = compress(payload, compression)
-    raw = payload.encode() if isinstance(payload, str) else payload
+    content_type, content_encoding, raw = _payload(body, serializer, compression, headers)
     properties["delivery_info"] = {"exchange": exchange, "routing_key": routing_key}
     properties["body_encoding"] = "base64"
     properties["delivery_tag"] = uuid()
@@ -70,6 +70,35 @@ def encode(
         "properties": properties,
     }
     return encode_json(envelope).encode()
+
+
+def encode_parcel(
+    body: Any,
+    *,
+    serializer: str,
+    compression: str | None,
+    headers: dict[str, Any],
+    properties: dict[str, Any],
+    exchange: str,
+    routing_key: str,
+) -> bytes:
+    """The same for AMQP, which has properties of its own and needs no envelope.
+
+    Raises:
+        kombu.exceptions.EncodeError: the body cannot be serialised.
+    """
+    content_type, content_encoding, raw = _payload(body, serializer, compression, headers)
+    try:
+        return parcel.encode(raw, content_type, content_encoding, headers, properties, exchange, routing_key)
+    except (TypeError, ValueError) as error:
+        raise EncodeError(str(error)) from error
+
+
+def _payload(body: Any, serializer: str, compression: str | None, headers: dict[str, Any]) -> tuple[str, str, bytes]:
+    content_type, content_encoding, payload = serialise(body, serializer)
+    if compression:
+        payload, headers["compression"] = compress(payload, compression)
+    return content_type, content_encoding, payload.encode() if isinstance(payload, str) else payload
 
 
 def serialise(body: Any, serializer: str) -> tuple[str, str, str | bytes]:
@@ -103,6 +132,8 @@ def decode(raw: bytes) -> Envelope:
     Raises:
         ValueError: it is not JSON, or not an envelope.
     """
+    if raw[:1] == b"\xa1":
+        return parcel.decode(raw)
     envelope = parse_json(raw)
     if not isinstance(envelope, dict) or not isinstance(envelope.get("properties"), dict):
         raise ValueError("not a kombu envelope")
@@ -136,6 +167,8 @@ def decode_body(envelope: Envelope, accept: set[str]) -> Any:
 
 def amend(raw: bytes, **headers: Any) -> bytes:
     """The same envelope, marked as redelivered and with more headers.  The body stays byte for byte as it was."""
+    if parcel.is_parcel(raw):
+        return parcel.amend(raw, headers)
     envelope = decode(raw)
     envelope["headers"] = {**(envelope.get("headers") or {}), **headers}
     properties = envelope["properties"]

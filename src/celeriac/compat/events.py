@@ -107,6 +107,7 @@ class TaskEvents:
             (signals.task_failure, self._on_failure),
             (signals.task_retry, self._on_retry),
             (signals.task_revoked, self._on_revoked),
+            (signals.task_unknown, self._on_unknown),
         ]
 
     def _on_bus(self, event: Event) -> None:
@@ -173,6 +174,10 @@ class TaskEvents:
     ) -> None:  # fmt: skip
         if sender.send_events:
             self._finish("task-revoked", request.id, terminated=terminated, signum=signum, expired=expired)
+
+    def _on_unknown(self, name: str = "", id: str = "", **_: Any) -> None:
+        if self._in_slot:
+            self._finish("task-failed", id, exception=f"NotRegistered({name!r})")
 
     # -- to the sender ---------------------------------------------------------------------------------------------
 
@@ -286,7 +291,7 @@ class WorkerEvents:
         """Say that the worker goes, and end."""
         self._ended.set()
         self._wake.set()
-        if self._interval is not None:
+        if self._thread.is_alive():
             self._thread.join(FLUSH_SECONDS)
 
     def beat(self) -> None:

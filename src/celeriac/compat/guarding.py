@@ -47,6 +47,7 @@ class Guard:
                 return verdict
             self._entered.append(policy)
         call, request = self.call, self._request
+        request.args, request.kwargs = call.sent_args, call.sent_kwargs
         if call.args is not request.args or call.kwargs is not request.kwargs:
             # Beside what was sent, which is what a retry and the handlers are to see.
             request.__dict__["decoded"] = Decoded(request.args, request.kwargs, call.args, call.kwargs)

@@ -9,7 +9,9 @@ from celery.app.task import Context
 from celery.app.task import Task as BaseTask
 from celery.utils.objects import mro_lookup
 
-from celeriac.message import ADMITTED_HEADER, CRASHES_HEADER, SENT_HEADER, Delivery
+from celeriac.compat.custom_request import request_class
+from celeriac.message import ADMITTED_HEADER, COPY_HEADER, CRASHES_HEADER, SENT_HEADER, Delivery
+from celeriac.policies.gate import Permit
 from celeriac.policy import Policy
 
 
@@ -39,7 +41,9 @@ class Plan:
         "late",
         "name",
         "on_success",
+        "own_backend",
         "policies",
+        "request_class",
         "soft_limit",
         "store_errors",
         "task",
@@ -60,6 +64,9 @@ class Plan:
         self.ack_timeouts = getattr(task, "acks_on_timeout", task.acks_on_failure_or_timeout) is not False
         self.ignore_result = bool(task.ignore_result)
         self.store_errors = bool(task.store_errors_even_if_ignored)
+        self.request_class = request_class(task)
+        self.own_backend = task._backend is not None or has_own(task, "backend")
+        """Whether its results may be kept in another store than the app's."""
         self.track_started = bool(task.track_started)
         self.interval = 0.0
         """Seconds between two starts in this worker; 0 for no limit.  Set where limits are on."""
@@ -72,7 +79,20 @@ class Plan:
         """What wraps each run."""
 
 
-NOT_SENT = frozenset({"decoded", "followed", "held", "recorded", SENT_HEADER, CRASHES_HEADER, ADMITTED_HEADER})
+NOT_SENT = frozenset(
+    {
+        "celeriac_work",
+        "decoded",
+        "followed",
+        "held",
+        "recorded",
+        "x-delivery-count",
+        SENT_HEADER,
+        CRASHES_HEADER,
+        ADMITTED_HEADER,
+        COPY_HEADER,
+    }
+)
 """Parts of a request that are not custom headers of its sender."""
 
 
@@ -105,9 +125,12 @@ class TaskJob:
         "headers",
         "interrupted",
         "is_async",
+        "is_late",
         "name",
+        "permit",
         "plan",
         "redelivered",
+        "request",
         "soft_limit",
         "started_at",
         "task_id",
@@ -122,12 +145,16 @@ class TaskJob:
         self.plan = plan
         self.name = plan.name
         self.is_async = plan.is_async
+        self.is_late = plan.late
         self.task_id: str = headers["id"]
         self.interrupted: BaseException | None = None
+        self.permit: Permit | None = None
         self.error: BaseException | None = None
         """What the body raised, once it has."""
         self.value: Any = None
         """What the body returned, once it has; kept for policies."""
+        self.request: Any = None
+        """An object of the app's own ``Request`` class, where it has one."""
         self.started_at = 0.0
         self.waited: float | None = None
         info = envelope["properties"].get("delivery_info")

@@ -37,6 +37,7 @@ OWN_SETTINGS = {
     "celeriac_max_crashes": "max_crashes",
     "celeriac_prefetch_seconds": "prefetch_seconds",
     "celeriac_batch_limit": "batch_limit",
+    "celeriac_dead_max_age": "dead_max_age",
 }
 """Celeriac's settings in ``app.conf``, and the engine's names of them."""
 
@@ -141,5 +142,9 @@ def usable_cores() -> int:
 def _check(engine: EngineSettings, autoscale: Any) -> None:
     if autoscale and engine.pool != "processes":
         raise ConfigurationError("--autoscale works with --pool=processes; the other pools run in one process")
+    if engine.dead_max_age < 0:
+        raise ConfigurationError(
+            f"celeriac_dead_max_age is {engine.dead_max_age!r}; it is a number of seconds, 0 for no limit"
+        )
     if engine.lease_seconds < 1:
         raise ConfigurationError("celeriac_lease_seconds must be at least 1, or slow networks look like dead nodes")

@@ -1,14 +1,19 @@
-"""Celery's Redis result store with Celeriac's send path: no subscription per task that is sent, and collected writes."""
+"""Celery's Redis result stores with Celeriac's send path: no subscription per task that is sent, and collected writes."""
 
 from __future__ import annotations
 
 from contextlib import nullcontext
 from typing import Any
 
-from celery.backends.redis import RedisBackend, ResultConsumer
+from celery.backends.redis import RedisBackend, ResultConsumer, SentinelBackend
 
 from celeriac.compat.collected import collected, collected_part
 from celeriac.compat.unsettled import store_before_errbacks, unsettled
+
+
+def results_of(scheme: str) -> Any:
+    """The class for a URL's scheme."""
+    return SentinelResults if scheme == "sentinel" else RedisResults
 
 
 MESSAGES_AT_ONCE = 1000
@@ -43,9 +48,13 @@ class RedisResults(RedisBackend):
     ResultConsumer = Announcements
     collects = True
 
+    def __init__(self, *args: Any, url: str | None = None, **kwargs: Any) -> None:
+        # Celery cuts the "redis+" of a socket's URL off before it makes the class.
+        super().__init__(*args, url=url.removeprefix("redis+") if url else url, **kwargs)
+
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        """Celery subscribes to the result of every task it sends.  Waiting for it subscribes anyway, and then looks whether it
-        is there already, so nothing is missed by not doing so here.
+        """Celery subscribes to the result of every task it sends.  Waiting for it subscribes anyway, and then looks whether
+        it is there already, so nothing is missed by not doing so here.
         """
 
     def remove_pending_result(self, result: Any) -> Any:
@@ -74,3 +83,7 @@ class RedisResults(RedisBackend):
         """See Celery's backend."""
         if not collected_part(self, request, state, result):
             super().on_chord_part_return(request, state, result, propagate=propagate, **kwargs)
+
+
+class SentinelResults(RedisResults, SentinelBackend):
+    """The same on whichever server is the master.  Each method of the first class calls on to the second's."""

@@ -24,24 +24,29 @@ from celery.utils.saferepr import saferepr
 from kombu.exceptions import ContentDisallowed
 from kombu.serialization import prepare_accept_content
 
-from celeriac.compat import chords, context, followups
-from celeriac.compat.collect import Collector, collecting, current_collector
+from celeriac.broker import Broker
+from celeriac.compat import chords, connect, context, followups, publish_buffer
+from celeriac.compat.collect import Collector, collected_outcome, collecting, current_collector
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
+from celeriac.compat.custom_request import accepted, ended, timed_out
 from celeriac.compat.declaring import policies_of
 from celeriac.compat.envelope import decode, decode_body
 from celeriac.compat.forked import end_with_body
 from celeriac.compat.guarding import Guard, abandoned
 from celeriac.compat.jobs import Plan, Request, TaskJob
+from celeriac.compat.limiting import Door, Limiting, turned_away
+from celeriac.compat.long_work.work import WORK
 from celeriac.compat.outside_loop import OutsideLoop
+from celeriac.compat.patterns.limits import limits_cluster
 from celeriac.compat.rate_limits import ADMITTED_HEADER, Buckets, interval_of
 from celeriac.compat.records import PlainRecords
 from celeriac.compat.sending import due_at
+from celeriac.compat.slot_logging import enter_slot
 from celeriac.compat.snooze import Snooze
 from celeriac.compat.verdicts import (
     Verdicts,
     as_given,
     back_to_tail,
-    collected_outcome,
     format_error,
     ignores_result,
     make_request,
@@ -49,11 +54,13 @@ from celeriac.compat.verdicts import (
     parked,
     snoozed,
 )
-from celeriac.compat.worker_request import announce
+from celeriac.compat.worker_request import announce, worker_request
 from celeriac.engine.runner import Fate
 from celeriac.errors import InvalidPayload
 from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery, Message
 from celeriac.outcome import DeadReason, Outcome, ReadyChord, State
+from celeriac.policies.gate import Gate, Permit
+from celeriac.policies.limit_book import LimitBook
 from celeriac.policy import Finish, Postpone, Refuse, Verdict
 from celeriac.pool import Job
 from celeriac.telemetry.bus import Bus
@@ -90,11 +97,13 @@ class CeleryRunner:
         self._bus = bus
         self._limits = (soft_time_limit, time_limit)
         self._stores_apart = stores_apart
+        self._deduplicate = bool(app.conf.worker_deduplicate_successful_tasks)
         self._buckets = buckets
         self._plans: dict[str, Plan] = {}
         self._accept = set(prepare_accept_content(app.conf.accept_content))
         self._inherit_priority = bool(app.conf.task_inherit_parent_priority)
         self._verdicts = Verdicts(app, hostname, max_crashes)
+        self._door: Door | None = None
         self.orders: Orders | None = None
         """What remote control tells this runner, if there is any."""
         self._any_revoked = False
@@ -106,9 +115,14 @@ class CeleryRunner:
 
     # -- the slot's life -------------------------------------------------------------------------------------------
 
-    def on_slot_start(self) -> None:
+    def on_fork(self) -> None:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        signals.worker_before_create_process.send(sender=self)
+
+    def on_slot_start(self, place: int | None) -> None:
         """See :class:`~celeriac.engine.runner.Runner`."""
         app = self._app
+        enter_slot(app, place, self._hostname)
         setup_worker_optimizations(app, self._hostname)
         context.install(app)
         _set_task_join_will_block(True)
@@ -121,17 +135,18 @@ class CeleryRunner:
             self.orders.catch_up()
             self._any_revoked = any_revoked()
             self._count = self.orders.counts.add
-        signals.worker_process_init.send(sender=None)
+        signals.worker_process_init.send(sender=self._hostname)
 
     def on_slot_stop(self) -> None:
         """See :class:`~celeriac.engine.runner.Runner`."""
-        signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+        signals.worker_process_shutdown.send(sender=self._hostname, pid=os.getpid(), exitcode=0)
+        publish_buffer.close_all()
         if self.orders is not None:
             self.orders.events.close()
 
     def on_task_fork(self) -> None:
         """See :class:`~celeriac.engine.runner.Runner`."""
-        self._succeed = self._stopped = end_with_body  # type: ignore[method-assign]
+        self._succeed = self._stopped = end_with_body  # type: ignore[method-assign,assignment]
 
     def on_order(self, order: str, *details: Any) -> None:
         """A word from the supervisor (see :mod:`celeriac.compat.control.orders`)."""
@@ -142,8 +157,18 @@ class CeleryRunner:
 
     # -- decode ----------------------------------------------------------------------------------------------------
 
-    def prepare(self, delivery: Delivery, *, to_run: bool = True) -> Job | Outcome:
-        """See :class:`~celeriac.engine.runner.Runner`.  Without ``to_run`` no rate limit applies: it is about one that has run."""
+    def gate(self, owner: str, broker: Broker, *, sequential: bool) -> Gate | None:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        limiting = Limiting(self._app)
+        if limiting:
+            book = LimitBook(limiting.declared)
+            gate = Gate(owner, broker, connect.passing_key_values(self._app), book, sequential=sequential)
+            self._door = Door(limiting, gate, lanes=broker.has_lanes)
+            return gate
+        return None
+
+    def prepare(self, delivery: Delivery, permit: Permit | None = None, *, to_run: bool = True) -> Job | Outcome:
+        """See :class:`~celeriac.engine.runner.Runner`.  Without ``to_run`` no limit applies: it is about one that has run."""
         headers: Any = None
         try:
             envelope = decode(delivery.raw)
@@ -151,10 +176,10 @@ class CeleryRunner:
             if not headers or "task" not in headers:
                 headers = self._first_protocol(envelope)
             job = self._job(delivery, envelope, headers)
-            if job.plan.interval or headers.get("eta") is not None:
-                parked = self._too_early(job, headers, to_run=to_run)
-                if parked is not None:
-                    return parked
+            if job.plan.interval or headers.get("eta") is not None or self._door is not None:
+                outside = self._too_early(job, headers, to_run=to_run) or self._kept_out(job, permit, to_run=to_run)
+                if outside is not None:
+                    return outside
         except UnknownTask as error:
             return self._verdicts.malformed(delivery, DeadReason.UNKNOWN_TASK, error, headers)
         except Exception as error:
@@ -183,7 +208,7 @@ class CeleryRunner:
             raise UnknownTask(f"{name!r} is not a registered task of this worker; is its module imported?")
         plan = Plan(task, *self._limits)
         plan.policies = policies_of(self._app, task)
-        if self._buckets is not None and task.rate_limit:
+        if self._buckets is not None and task.rate_limit and not limits_cluster(task):
             plan.interval = interval_of(task.rate_limit)
         self._plans[name] = plan
         return plan
@@ -211,6 +236,12 @@ class CeleryRunner:
         wait, booked = self._buckets.admit(job.name, interval)
         return parked(job, time.time() + wait, admitted=booked) if wait else None
 
+    def _kept_out(self, job: TaskJob, permit: Permit | None, *, to_run: bool) -> Outcome | None:
+        """What becomes of a task that limits keep from running now; ``None`` when they do not."""
+        if self._door is None or not to_run:
+            return None
+        return self._door.keep_out(job, permit, lambda: self._body(job)[:2])
+
     def _body(self, job: TaskJob) -> tuple[Any, Any, Any]:
         body = decode_body(job.envelope, self._accept)
         if type(body) is dict and "task" in body:
@@ -233,10 +264,13 @@ class CeleryRunner:
         if isinstance(request, Outcome):
             return self._abandoned(job, request)
         if not job.plan.policies:
-            return self._run(job, request)
+            return (job.permit and turned_away(job)) or self._run(job, request)
         guard = Guard(job.plan.policies, job, request)
         verdict = guard.enter()
-        outcome = self._run(job, request) if verdict is None else self._ruled(job, request, verdict)
+        if verdict is None:
+            outcome = (job.permit and turned_away(job)) or self._run(job, request)
+        else:
+            outcome = self._ruled(job, request, verdict)
         return guard.leave(outcome)
 
     def _run(self, job: TaskJob, request: Request) -> Outcome:
@@ -254,6 +288,8 @@ class CeleryRunner:
             self._after(job, request, state, value)
             stack.leave(outer_requests)
             context.task_stack.leave(outer_tasks)
+        if WORK in request.__dict__:
+            outcome = request.__dict__[WORK].closed(outcome)
         return self._finished(job, outcome) if self._bus.listening else outcome
 
     async def run_async(self, job: Any) -> Outcome:
@@ -263,12 +299,13 @@ class CeleryRunner:
         if isinstance(request, Outcome):
             return self._abandoned(job, request)
         if not job.plan.policies:
-            return await self._run_async(job, request)
+            return (job.permit and await asyncio.to_thread(turned_away, job)) or await self._run_async(job, request)
         guard = Guard(job.plan.policies, job, request)
         # Policies go to a store and wait for it: in another thread, so that the other coroutines go on.
         verdict = await asyncio.to_thread(guard.enter)
         if verdict is None:
-            outcome = await self._run_async(job, request)
+            away = job.permit and await asyncio.to_thread(turned_away, job)
+            outcome = away or await self._run_async(job, request)
         else:
             with OutsideLoop():
                 outcome = self._ruled(job, request, verdict)
@@ -293,6 +330,8 @@ class CeleryRunner:
                 self._after(job, request, state, value)
             stack.leave(outer_requests)
             context.task_stack.leave(outer_tasks)
+        if WORK in request.__dict__:
+            outcome = request.__dict__[WORK].closed(outcome)
         return self._finished(job, outcome) if self._bus.listening else outcome
 
     def _ruled(self, job: TaskJob, request: Request, verdict: Verdict) -> Outcome:
@@ -329,7 +368,7 @@ class CeleryRunner:
             return self._verdicts.revoked(job, why, terminated=False, signum=None, expired=expired)
         if signals.task_received.receivers:
             announce(signals.task_received, self, self._app, job, (args, kwargs, embed), self._hostname)
-        if job.redelivered and self._stores_apart:
+        if job.redelivered and (self._stores_apart or (self._deduplicate and job.plan.late)):
             return self._settled_before(job, request) or request
         return request
 
@@ -371,8 +410,11 @@ class CeleryRunner:
         if plan.track_started and not ignores_result(plan, request):
             started = {"pid": self._pid, "hostname": self._hostname}
             plan.task.backend.store_result(job.task_id, started, "STARTED", request=request)
-        if self._log_info or self._bus.listening or signals.task_success.receivers:
+        if self._log_info or self._bus.listening or signals.task_success.receivers or plan.request_class:
             job.started_at = time.monotonic()
+        if plan.request_class is not None:
+            job.request = worker_request(self._app, job, (request.args, request.kwargs, {}), self._hostname)
+            accepted(job.request)
         if plan.before_start is not None:
             plan.before_start(job.task_id, request.args, request.kwargs)
 
@@ -412,7 +454,7 @@ class CeleryRunner:
             if ignores_result(job.plan, request):
                 return Outcome(job.delivery, State.SUCCEEDED)
             assert self._records is not None
-            record = self._records.encode(job.task_id, value, request)
+            record = None if job.plan.own_backend else self._records.encode(job.task_id, value, request)
             if record is not None:
                 return Outcome(job.delivery, State.SUCCEEDED, (record,), guarded=guarded)
         with collecting(Collector()) as collector:
@@ -524,6 +566,8 @@ class CeleryRunner:
                 plan.after_return(state, value, job.task_id, request.args, request.kwargs, None)
         except Exception:
             trace_log.exception("Task %s[%s] after_return handler raised", job.name, job.task_id)
+        if job.request is not None:
+            ended(job.request, state, value, time.monotonic() - job.started_at)
         if signals.task_postrun.receivers:
             signals.task_postrun.send(
                 sender=plan.task, task_id=job.task_id, task=plan.task, args=request.args, kwargs=request.kwargs,
@@ -578,8 +622,18 @@ class CeleryRunner:
         if isinstance(job, Outcome):
             return job
         assert isinstance(job, TaskJob)
-        outcome = self._verdicts.recover(job, fate, detail)
+        outcome = self._found_final(job) or self._verdicts.recover(job, fate, detail)
         return self._finished(job, self._abandoned(job, outcome))
+
+    def _found_final(self, job: TaskJob) -> Outcome | None:
+        """The outcome of a task whose process died after its result was stored, in a store of its own, and before anything else."""
+        if not self._stores_apart:
+            return None
+        try:
+            return self._settled_before(job, self._verdicts.request_of(job))
+        except Exception:
+            trace_log.exception("Whether %s[%s] had finished could not be found out", job.name, job.task_id)
+            return None
 
     def failed(self, job: Job, error: BaseException) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""
@@ -605,6 +659,9 @@ class CeleryRunner:
 
     def interruption(self, job: Job, reason: str, limit: float) -> BaseException:
         """See :class:`~celeriac.engine.runner.Runner`."""
+        assert isinstance(job, TaskJob)
+        if job.request is not None and reason in ("soft", "hard"):
+            timed_out(job.request, as_given(limit), soft=reason == "soft")
         if reason == "soft":
             trace_log.warning("Soft time limit (%gs) exceeded for %s", limit, job.name)
             return SoftTimeLimitExceeded(as_given(limit))

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from celeriac.compat import connect
+from celeriac.compat import connect, connect_rabbitmq
+from celeriac.compat.back_pressure import Terms, terms_of
 
 
 class WatchedDict(dict[str, Any]):
@@ -56,11 +57,14 @@ class Snapshot(NamedTuple):
     delivery_mode: Any
     retry: bool
     retry_policy: dict[str, Any]
+    terms: Terms
     sent_event: bool
     protocol: int
     inherit_priority: bool
     has_engine: bool
     """Whether there is an engine for the app's broker."""
+    amqp: bool
+    """Whether messages go as AMQP has them, and exchanges decide where to."""
 
 
 def watch(conf: Any) -> None:
@@ -85,17 +89,20 @@ def snapshot(app: Any) -> Snapshot:
 
 def _renewed(app: Any) -> Snapshot:
     conf = app.conf
+    retry_policy = dict(conf.task_publish_retry_policy or {})
     taken = Snapshot(
         always_eager=bool(conf.task_always_eager),
         serializer=conf.task_serializer,
         compression=conf.task_compression,
         delivery_mode=conf.task_default_delivery_mode,
         retry=bool(conf.task_publish_retry),
-        retry_policy=dict(conf.task_publish_retry_policy or {}),
+        retry_policy=retry_policy,
+        terms=terms_of(conf, retry_policy if conf.task_publish_retry else None),
         sent_event=bool(conf.task_send_sent_event),
         protocol=int(conf.task_protocol),
         inherit_priority=bool(conf.task_inherit_parent_priority),
         has_engine=connect.has_engine(connect.broker_url(app)),
+        amqp=connect.scheme_of(connect.broker_url(app)) in connect_rabbitmq.SCHEMES,
     )
     loaded = app._conf
     # A source that is not a dict (Django's settings, a module) may change without our noticing: it is read each time.

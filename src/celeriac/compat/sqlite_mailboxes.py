@@ -1,7 +1,4 @@
-"""Mailboxes and bindings in a Celeriac SQLite file: what kombu's exchanges need beside the broker's queues.
-
-Nothing here is worth waiting for the disk: whoever asks a worker something asks again.
-"""
+"""Mailboxes and bindings in a Celeriac SQLite file (see :mod:`celeriac.compat.mailboxes`)."""
 
 from __future__ import annotations
 
@@ -9,8 +6,10 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
+from celeriac.compat import mailboxes
+from celeriac.compat.mailboxes import Binding
 from celeriac.sqlite_store import LOCK_TIMEOUT, SQLiteStore, bell
 from celeriac.sqlite_store.statements import statements
 
@@ -19,22 +18,8 @@ T = TypeVar("T")
 _SQL = statements(__package__ or "", "mailboxes.sql")
 _CREATE = ("create_mailboxes", "create_messages", "create_messages_index", "create_bindings", "create_bindings_index")
 
-SHORTEST_IDLE = 60.0
-"""Seconds that a listener may stay away at least.  Less, and a machine that is suspended for a moment loses its mailbox."""
 
-DEFAULT_TTL = 300.0
-"""Seconds that a message is kept for a listener that does not fetch it.  It bounds what a monitor that hangs can pile up."""
-
-
-class Binding(NamedTuple):
-    """One way from an exchange to a queue, as kombu's exchange types read it."""
-
-    routing_key: str
-    pattern: str | None
-    queue: str
-
-
-class Mailboxes:
+class SQLiteMailboxes:
     """The mailboxes of one file.  May be used by several threads, and across forks."""
 
     def __init__(self, path: str | Path) -> None:
@@ -51,7 +36,7 @@ class Mailboxes:
     def open(self, name: str, idle: float | None, ttl: float | None) -> None:
         """Make a mailbox, or say that it is in use.  ``idle`` and ``ttl`` are in seconds; ``None`` takes the default."""
         now = time.time()
-        row = (name, max(idle or 0.0, SHORTEST_IDLE), ttl or DEFAULT_TTL, now)
+        row = (name, max(idle or 0.0, mailboxes.SHORTEST_IDLE), ttl or mailboxes.DEFAULT_TTL, now)
 
         def work(connection: sqlite3.Connection) -> None:
             forget_forsaken(connection, now)

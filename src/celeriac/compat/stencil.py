@@ -93,7 +93,7 @@ _HOLES = (
 
 def cut(app: Any, task: Any) -> Stencil | None:
     """A task's stencil; ``None`` when its messages vary in more than the usual ways."""
-    with collecting(Collector()) as collector:
+    with collecting(Collector(only=True)) as collector:
         app.send_task(
             task.name, (), {}, task_id=MARKS["id"], task_type=task, argsrepr=MARKS["args"], kwargsrepr=MARKS["kwargs"],
             add_to_parent=False, **task.sending_options(),

@@ -27,9 +27,9 @@ LONGEST_WAIT = 5.0
 def result_class(scheme: str) -> Any:
     """The class for a URL's scheme; ``None`` when Celery's own is to be used."""
     if scheme in connect.REDIS_SCHEMES:
-        from celeriac.compat.redis_results import RedisResults
+        from celeriac.compat.redis_results import results_of
 
-        return RedisResults
+        return results_of(scheme)
     return EngineResults if scheme in connect.BACKENDS else None
 
 
@@ -37,7 +37,6 @@ class EngineResults(BaseBackend):
     """A store of :mod:`celeriac.backends` behind Celery's backend interface."""
 
     collects = True
-    supports_autoexpire = True
     supports_native_join = True
     persistent = True
 
@@ -151,4 +150,16 @@ class EngineResults(BaseBackend):
 
     def as_uri(self, include_password: bool = True) -> str:
         """The URL."""
-        return self.url or ""
+        return self.url or "" if include_password else self.store.url
+
+    # -- expiry ----------------------------------------------------------------------------------------------------
+
+    @property
+    def supports_autoexpire(self) -> bool:
+        """Whether old results go by themselves: a worker of ours deletes them, and stock Celery's beat is to send for it."""
+        return hasattr(self.app, "embedded")
+
+    def cleanup(self) -> None:
+        """Delete what has expired; Celery's task ``celery.backend_cleanup`` calls it."""
+        while self.store.expire():
+            pass

@@ -7,15 +7,19 @@ from typing import Any
 
 import celery
 from celery import signals
+from celery.app.routes import MapRoute
 from celery.result import AsyncResult
 from kombu.exceptions import EncodeError
 from vine import promise
 
-from celeriac.compat import connect, context, sending
+from celeriac.compat import connect, context, declaring, sending
+from celeriac.compat.asending import asend
+from celeriac.compat.long_work.work import Cursor, current_work, progress_of
 from celeriac.compat.patterns.payload import payload_of
 from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot
 from celeriac.compat.stencil import Ids, Stencil, cut
+from celeriac.policies.progress import Progress
 from celeriac.telemetry.bus import bus
 
 
@@ -60,6 +64,14 @@ class Result(AsyncResult):
             return made
         raise AttributeError(name)
 
+    def progress(self) -> Progress | None:
+        """What the task last said of itself; ``None`` when it has not, or not for an hour."""
+        return progress_of(self.app, self.id)
+
+    def cancel(self, grace: float = 10.0) -> None:
+        """Cancel the task, wherever it is: see :meth:`celeriac.compat.control.client.Control.cancel`."""
+        self.app.control.cancel(self.id, grace)
+
 
 class Task(celery.Task):
     """A task that is sent the short way when it is called with nothing but arguments."""
@@ -78,6 +90,18 @@ class Task(celery.Task):
             if sent is not None:
                 return sent
         return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
+
+    async def adelay(self, *args: Any, **kwargs: Any) -> Any:
+        """As :meth:`delay`, without blocking the event loop while the broker answers or a full queue has no room."""
+        return await self.aapply_async(args, kwargs)
+
+    async def aapply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """As :meth:`apply_async`, without blocking the event loop while the broker answers or a full queue has no room.
+
+        It is sent in a thread of the loop's own; one that waits for room holds no thread meanwhile.
+        """
+        options.setdefault("task_id", _ids.next())
+        return await asend(lambda: self.apply_async(args, kwargs, **options))
 
     def _send_plainly(self, args: Any, kwargs: Any, task_id: str | None) -> Any:
         """Send by a stencil; return ``None``, with nothing done, when that is not possible."""
@@ -117,6 +141,7 @@ class Task(celery.Task):
         own = type(self)
         return (
             current.has_engine
+            and all(isinstance(route, MapRoute) for route in self._get_app().amqp.routes)
             and current.protocol == 2
             and not current.sent_event
             and not current.compression
@@ -125,6 +150,7 @@ class Task(celery.Task):
             and getattr(self, "_dump_pydantic_arguments", None) is None
             and not (self.soft_time_limit and self.time_limit and self.soft_time_limit > self.time_limit)
             and not self.expires
+            and not declaring.changes_sending(self)
         )
 
     def schema(self) -> dict[str, Any]:
@@ -137,6 +163,28 @@ class Task(celery.Task):
         made: dict[str, Any] = payload_of(self).schema()
         return made
 
+    # -- long work -------------------------------------------------------------------------------------------------
+
+    def progress(self, done: float, total: float | None = None, note: str = "") -> None:
+        """Say how far the running task is; ``AsyncResult.progress()`` and ``celeriac progress`` show it.
+
+        A round trip at most twice a second, however often it is called.
+        """
+        current_work().progress(done, total, note)
+
+    @property
+    def cursor(self) -> Cursor:
+        """Where the running task is in its work: see :class:`~celeriac.compat.long_work.work.Cursor`."""
+        return current_work().cursor
+
+    def is_cancelled(self) -> bool:
+        """Whether somebody has cancelled or revoked the running task.  Costs nothing."""
+        return current_work().is_cancelled()
+
+    def check_cancelled(self) -> None:
+        """Raise :class:`~celeriac.Cancelled` if somebody has cancelled or revoked the running task."""
+        current_work().check_cancelled()
+
     def sending_options(self) -> dict[str, Any]:
         """The options of a call that is given none."""
         options = {name: value for name, value in self._get_exec_options().items() if value is not None}
@@ -145,4 +193,9 @@ class Task(celery.Task):
 
 
 def _somebody_listens() -> bool:
-    return bool(signals.before_task_publish.receivers or signals.after_task_publish.receivers or bus.listening)
+    return bool(
+        signals.before_task_publish.receivers
+        or signals.after_task_publish.receivers
+        or signals.task_sent.receivers
+        or bus.listening
+    )

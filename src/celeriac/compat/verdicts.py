@@ -12,11 +12,14 @@ from celery import signals
 from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from kombu.serialization import prepare_accept_content
 
-from celeriac.compat.collect import Collector, collecting
+from celeriac.compat.collect import Collector, collected_outcome, collecting
+from celeriac.compat.custom_request import lost, timed_out
 from celeriac.compat.envelope import amend, decode_body, priority_of, with_headers
 from celeriac.compat.jobs import Request, TaskJob, has_own
+from celeriac.compat.refused import announce_refused
 from celeriac.compat.snooze import Snooze
-from celeriac.compat.worker_request import announce
+from celeriac.compat.worker_lost import retried_after_loss
+from celeriac.compat.worker_request import announce, worker_request
 from celeriac.engine.runner import Fate
 from celeriac.errors import InvalidPayload
 from celeriac.message import ADMITTED_HEADER, CRASHES_HEADER, Delivery, Message
@@ -58,8 +61,8 @@ class Verdicts:
     """Judges for one worker."""
 
     def __init__(self, app: Any, hostname: str, max_crashes: int) -> None:
-        self._app = app
-        self._hostname = hostname
+        self.app = self._app = app
+        self.hostname = self._hostname = hostname
         self._max_crashes = max_crashes
 
     # -- dead letters ----------------------------------------------------------------------------------------------
@@ -67,9 +70,12 @@ class Verdicts:
     def dead(
         self, reason: DeadReason, error: BaseException, *, task: str = "", task_id: str = "",
         headers: dict[str, Any] | None = None, trace: str = "",
-    ) -> DeadLetter:  # fmt: skip
-        """A dead letter for an error."""
+    ) -> DeadLetter | None:  # fmt: skip
+        """A dead letter for an error; ``None`` for a task that says ``dead_letter=False``."""
         headers = headers or {}
+        name = headers.get("task")
+        if isinstance(name, str) and getattr(self._app.tasks.get(name), "dead_letter", None) is False:
+            return None
         return DeadLetter(
             reason=reason.value,
             error=one_line(error),
@@ -87,14 +93,14 @@ class Verdicts:
     ) -> Outcome:
         """A message that cannot be run: kept with its reason, and its sender told where it can be."""
         logger.error("Message dead-lettered (%s): %s", reason.value, one_line(error))
-        letter = self.dead(reason, error, headers=headers)
-        outcome = Outcome(delivery, State.FAILED, dead=letter)
-        task_id = letter.task_id
+        announce_refused(self, delivery, reason, error, headers)
+        outcome = Outcome(delivery, State.FAILED, dead=self.dead(reason, error, headers=headers))
+        task_id, name = (label((headers or {}).get(header)) for header in ("id", "task"))
         if not task_id or not isinstance(headers, dict) or headers.get("ignore_result"):
             return outcome
         with collecting(Collector()) as collector:
             try:
-                request = Request({"id": task_id, "delivery_info": {}, "task": letter.task})
+                request = Request({"id": task_id, "delivery_info": {}, "task": name})
                 self._app.backend.mark_as_failure(task_id, error, request=request)
             except Exception:
                 logger.exception("The failure of %s could not be recorded", task_id)
@@ -112,7 +118,10 @@ class Verdicts:
             return self._revoked(job, detail)
         if fate is Fate.TIME_LIMIT:
             return self._timed_out(job, detail)
-        late = job.plan.late and job.plan.task.reject_on_worker_lost is not False
+        task = job.plan.task
+        if task.retry_on_worker_lost and fate in (Fate.CRASHED, Fate.SILENT):
+            return retried_after_loss(job, self.request_of(job)) or self._lost(job, fate, late=job.plan.late)
+        late = job.plan.late and task.reject_on_worker_lost is not False
         if late and fate is Fate.SHUTDOWN:
             return Outcome(job.delivery, State.INTERRUPTED, requeue=amend(job.delivery.raw))
         crashes = whole(job.headers.get(CRASHES_HEADER)) + 1
@@ -121,6 +130,10 @@ class Verdicts:
             logger.warning("%s[%s] goes back to its queue: its process died (%d)", job.name, job.task_id, crashes)
             raw = amend(job.delivery.raw, **{CRASHES_HEADER: crashes})
             return Outcome(job.delivery, State.INTERRUPTED, requeue=raw)
+        return self._lost(job, fate, late=late)
+
+    def _lost(self, job: TaskJob, fate: Fate, *, late: bool) -> Outcome:
+        crashes = whole(job.headers.get(CRASHES_HEADER)) or 1
         reason = DeadReason.POISON if late else DeadReason.LOST
         return self.failed(job, WorkerLostError(self._lost_text(job, fate, crashes, late=late)), reason)
 
@@ -137,6 +150,8 @@ class Verdicts:
     def _timed_out(self, job: TaskJob, detail: str) -> Outcome:
         error = TimeLimitExceeded(as_given(float(detail) if detail else job.hard_limit))
         logger.error("Hard time limit (%ss) exceeded for %s[%s]", detail, job.name, job.task_id)
+        if job.plan.request_class is not None:
+            timed_out(self._own_request(job), as_given(float(detail or job.hard_limit)), soft=False)
         if job.plan.late and not job.plan.ack_timeouts:
             return Outcome(job.delivery, State.INTERRUPTED, requeue=amend(job.delivery.raw))
         return self.failed(job, error, DeadReason.TIME_LIMIT)
@@ -145,12 +160,21 @@ class Verdicts:
         """Record a failure on behalf of a task that cannot do it itself, with its handlers and error callbacks."""
         logger.error("%s[%s]: %s", job.name, job.task_id, one_line(error))
         letter = self.dead(reason, error, headers=job.headers)
+        if job.plan.request_class is not None:
+            lost(self._own_request(job), error)
         with collecting(Collector()) as collector:
             try:
                 self._announce_failure(job, error)
             except Exception:
                 logger.exception("The failure of %s[%s] could not be recorded in full", job.name, job.task_id)
         return collected_outcome(Outcome(job.delivery, State.FAILED, dead=letter, guarded=True), collector)
+
+    def _own_request(self, job: TaskJob) -> Any:
+        """An object of the app's own ``Request`` class: that of the run, or one for a task whose process is gone."""
+        if job.request is None:
+            request = self.request_of(job)
+            job.request = worker_request(self._app, job, (request.args, request.kwargs, {}), self._hostname)
+        return job.request
 
     def _announce_failure(self, job: TaskJob, error: BaseException) -> None:
         request = self.request_of(job)
@@ -250,15 +274,6 @@ def ignores_result(plan: Any, request: Request) -> bool:
     """Whether this run's result is not kept: the message decides, else the task."""
     asked = request.__dict__.get("ignore_result")
     return plan.ignore_result if asked is None else bool(asked)
-
-
-def collected_outcome(outcome: Outcome, collector: Collector) -> Outcome:
-    """An outcome with what was collected for it."""
-    return outcome._replace(
-        results=outcome.results + tuple(collector.results),
-        publish=outcome.publish + tuple(collector.publish),
-        chord_parts=outcome.chord_parts + tuple(collector.chord_parts),
-    )
 
 
 def back_to_tail(job: TaskJob) -> Outcome:

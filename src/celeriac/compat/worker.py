@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+from functools import cached_property
 from typing import Any
 
 from celery import signals
@@ -17,14 +18,17 @@ from celery.utils.imports import qualname
 from celery.utils.log import mlevel
 from celery.utils.nodenames import default_nodename, worker_direct
 from celery.utils.text import str_to_list
+from celery.utils.timer2 import Timer
 from kombu.utils.encoding import safe_str
 
 from celeriac.compat import connect, declaring
 from celeriac.compat.banner import banner
 from celeriac.compat.beat import EmbeddedBeat
+from celeriac.compat.bootsteps import ConsumerSteps, WorkerSteps
 from celeriac.compat.control.services import RemoteServices
 from celeriac.compat.endpoint import ReportingEndpoint
 from celeriac.compat.exchanges import Exchanges
+from celeriac.compat.native_delays import declare_native_delays
 from celeriac.compat.options import CELERY_POOLS, WorkerOptions, worker_options
 from celeriac.compat.patience import Patience, fails_at_once, longest_outage
 from celeriac.compat.refusals import refuse
@@ -34,7 +38,7 @@ from celeriac.engine.forkserver import ForkServer
 from celeriac.engine.launcher import Launcher, SoloLauncher
 from celeriac.engine.slot import Node
 from celeriac.engine.supervisor import Shutdown, Supervisor
-from celeriac.errors import CeleriacError
+from celeriac.errors import CeleriacError, ConfigurationError, SchemaError
 from celeriac.telemetry.bus import bus
 
 logger = logging.getLogger("celery.worker")
@@ -77,11 +81,22 @@ class Worker:
         self.remote = RemoteServices(self, bus, kwargs)
         declaring.check_all(app)
         signals.worker_init.send(sender=self)
+        self._steps = (WorkerSteps(self, kwargs), ConsumerSteps(self, kwargs))
         self._custom_logging = app.log.setup(
             self.loglevel, self.logfile, redirect_stdouts=False,
             colorize=None if self._no_color is None else not self._no_color, hostname=self.hostname,
         )  # fmt: skip
         setup_worker_optimizations(app, self.hostname)
+
+    @cached_property
+    def timer(self) -> Any:
+        """Celery's timer, in a thread of its own, for bootsteps."""
+        return Timer()
+
+    @property
+    def pool(self) -> Any:
+        """The slots, as far as Celery's pool has a counterpart."""
+        return self.remote.pool
 
     @property
     def concurrency(self) -> int:
@@ -155,12 +170,16 @@ class Worker:
 
     def _check_broker(self) -> None:
         """Fail now, with a word of explanation, rather than in each slot."""
+        connect.check_worker(self.app, self.options.engine)
         broker = connect.open_broker(self.app)
         try:
             broker.ping()
+            declare_native_delays(self.app, broker)
             if self._purge:
                 count = sum(broker.purge(queue) for queue in self.options.engine.queues)
                 print(f"purge: erased {count} messages\n", flush=True)
+        except (ConfigurationError, SchemaError):
+            raise  # waiting does not help
         except CeleriacError as error:
             if fails_at_once(self.app.conf):
                 raise
@@ -183,7 +202,7 @@ class Worker:
                 extra.start()
             code = self._serve_solo(launcher) if isinstance(launcher, SoloLauncher) else supervisor.run()
         finally:
-            for extra in extras:
+            for extra in reversed(extras):
                 extra.stop()
             if endpoint is not None:
                 endpoint.stop()
@@ -210,7 +229,7 @@ class Worker:
 
     def _extras(self) -> list[Any]:
         """Services beside the engine: remote control, events, and an embedded beat."""
-        extras: list[Any] = [self.exchanges, self.remote]
+        extras: list[Any] = [self.exchanges, self.remote, *self._steps]
         longest = longest_outage(self.app.conf)
         if longest is not None:
             extras.append(Patience(self, longest))
@@ -219,7 +238,7 @@ class Worker:
         return extras
 
     def _on_ready(self) -> None:
-        signals.worker_ready.send(sender=self)
+        signals.worker_ready.send(sender=self.remote.consumer)
         logger.info("%s ready.", self.hostname)
 
     def stop(self, in_sighandler: bool = False, exitcode: int | None = None) -> None:

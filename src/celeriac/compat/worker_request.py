@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from celery.utils.imports import symbol_by_name
+from celery.worker.request import Request
 from kombu import Message
 
 from celeriac.compat.jobs import TaskJob
@@ -27,16 +27,21 @@ def announce(signal: Any, sender: Any, app: Any, job: TaskJob, body: Any, hostna
 
 def worker_request(app: Any, job: TaskJob, body: tuple[Any, Any, Any], hostname: str) -> Any:
     """A job as an object of its task's ``Request`` class.  Whatever is done to it, the engine does not look at it."""
-    envelope, task = job.envelope, job.plan.task
+    task = job.plan.task
+    message = kombu_message(job.envelope, job.headers)
+    kind = job.plan.request_class or Request
+    return kind(message, app=app, hostname=hostname, task=task, headers=job.headers, body=body, decoded=True)
+
+
+def kombu_message(envelope: dict[str, Any], headers: dict[str, Any]) -> Message:
+    """An envelope as a message of kombu's."""
     properties = envelope["properties"]
-    message = Message(
+    return Message(
         body=envelope.get("body"),
         delivery_tag=properties.get("delivery_tag"),
         content_type=envelope.get("content-type"),
         content_encoding=envelope.get("content-encoding"),
         delivery_info=properties.get("delivery_info") or {},
         properties=properties,
-        headers=job.headers,
+        headers=headers,
     )
-    kind = symbol_by_name(task.Request)
-    return kind(message, app=app, hostname=hostname, task=task, headers=job.headers, body=body, decoded=True)

@@ -18,9 +18,10 @@ SHORTEST_RUN = 5e-6
 class Budget:
     """Turns run times into lease sizes."""
 
-    def __init__(self, settings: EngineSettings) -> None:
+    def __init__(self, settings: EngineSettings, best_batch: int = 1000) -> None:
+        """``best_batch``: the broker's."""
         self._seconds = settings.prefetch_seconds * settings.slot_concurrency
-        self._most = settings.batch_limit if settings.prefetch else 0
+        self._most = min(settings.batch_limit, best_batch) if settings.prefetch else 0
         self._average = 0.0
         self._last = max(1, settings.slot_concurrency)
 
@@ -38,6 +39,10 @@ class Budget:
     def affordable(self) -> int:
         """How many messages are the share of one slot."""
         return int(self._seconds / self._average) if self._average else self._most
+
+    def within(self, seconds: float) -> int:
+        """How many messages start within so many seconds, one after another; 1 as long as nothing is known."""
+        return max(1, int(seconds / self._average)) if self._average else 1
 
     def limit(self, held: int, room: int) -> int:
         """How many messages to lease when ``held`` are unstarted and ``room`` jobs could start at once."""

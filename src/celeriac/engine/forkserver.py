@@ -126,6 +126,7 @@ class _Server:
             return False
         seat: Seat = pickle.loads(data)
         control, bell, ledger = array.array("i", fds)
+        self._node.runner.on_fork()
         pid = os.fork()
         if pid == 0:
             self._become_slot(replace(seat, control=control, bell=bell, ledger=ledger))

@@ -8,6 +8,7 @@ import pickle
 import socket
 import threading
 import time
+from itertools import count
 from typing import Any
 
 from celeriac.engine.ledger import Ledger, create_file
@@ -18,7 +19,9 @@ from celeriac.engine.slot import Seat
 class SlotHandle:
     """One slot as the supervisor knows it.  Made before its process; closed after it was rescued."""
 
-    def __init__(self, number: int, owner: str, queues: tuple[str, ...], concurrency: int, *, report: bool) -> None:
+    def __init__(
+        self, number: int, place: int, owner: str, queues: tuple[str, ...], concurrency: int, *, report: bool
+    ) -> None:
         self.number = number
         self.owner = owner
         self.pid = 0
@@ -35,7 +38,7 @@ class SlotHandle:
         os.set_blocking(self._bell, False)
         ledger = create_file(concurrency)
         self.ledger = Ledger(ledger, concurrency)
-        self.seat = Seat(number, owner, queues, theirs.detach(), bell_read, ledger, report)
+        self.seat = Seat(number, place, owner, queues, theirs.detach(), bell_read, ledger, report)
 
     def handed_over(self) -> None:
         """The process has its copies of the file descriptors."""
@@ -85,6 +88,12 @@ class Roster:
         """All slots."""
         with self.changed:
             return list(self._slots.values())
+
+    def free_place(self) -> int:
+        """The lowest place among the slots that nobody has."""
+        with self.changed:
+            taken = {slot.seat.place for slot in self._slots.values()}
+        return next(place for place in count() if place not in taken)
 
     def owners(self) -> list[str]:
         """Names under which the ready ones hold leases."""

@@ -60,6 +60,8 @@ class Seat:
     """What the supervisor gives to one slot.  ``control``, ``bell`` and ``ledger`` are file descriptors."""
 
     slot: int
+    place: int
+    """Among the slots of the node, from 0; free again when its slot has ended."""
     owner: str
     queues: tuple[str, ...]
     """What to consume at first."""
@@ -116,7 +118,7 @@ class Slot:
             return EXIT_OWNER_LOST
 
     def _open(self) -> None:
-        self._runner.on_slot_start()
+        self._runner.on_slot_start(self._seat.place if self._settings.pool == "processes" else None)
         os.register_at_fork(after_in_child=self._runner.on_task_fork)
         threading.Thread(target=self._obey, name="celeriac-control", daemon=True).start()
         self._pool.start(self.consumer, self._wake.ring)
@@ -142,7 +144,7 @@ class Slot:
         if not self._idle_said and not self._pool_is_full():
             self._control.send("idle")
             self._idle_said = True
-        if self._wake.wait(self._seat.bell, IDLE_CHECK):
+        if self._wake.wait(self._seat.bell, min(IDLE_CHECK, self.consumer.next_look())):
             self._idle_said = False
 
     def _must_end(self) -> bool:

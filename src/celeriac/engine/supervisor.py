@@ -18,6 +18,7 @@ from typing import Any
 
 from celeriac.engine.autoscaler import Autoscaler
 from celeriac.engine.beat import Beat
+from celeriac.engine.dead_expirer import DeadExpirer
 from celeriac.engine.doorbell import Doorbell
 from celeriac.engine.expirer import Expirer
 from celeriac.engine.forkserver import Exited, Spawned
@@ -32,6 +33,7 @@ from celeriac.engine.slot import EXIT_MAX_MEMORY, EXIT_MAX_TASKS, EXIT_OK, EXIT_
 from celeriac.engine.slot_rescue import SlotRescue
 from celeriac.engine.subscription import Subscription
 from celeriac.engine.time_limits import TimeLimits, kill
+from celeriac.errors import ConfigurationError
 from celeriac.telemetry.events import SlotExited, SlotStarted, WorkerReady, WorkerStopping
 
 logger = logging.getLogger("celeriac.engine")
@@ -119,6 +121,10 @@ class Supervisor:
             duties.append(Autoscaler(broker, self.roster, self.queues, settings, self.scale))
         if backend is not None:
             duties.append(Expirer(backend))
+        if settings.dead_max_age:
+            duties.append(DeadExpirer(broker, settings.dead_max_age))
+        with contextlib.suppress(ConfigurationError):  # nothing can keep keys, so nobody has any
+            duties.append(Expirer(self.node.make_key_values(), "key-expirer"))
         return rescue, {duty.name: Loop(duty) for duty in duties}
 
     # -- the loop --------------------------------------------------------------------------------------------------
@@ -167,7 +173,8 @@ class Supervisor:
     def _spawn(self) -> None:
         self._serial += 1
         owner = f"{self._run_id}:{self._serial}"
-        slot = SlotHandle(self._serial, owner, self.queues.names, self.settings.slot_concurrency, report=self._report)
+        place, queues, concurrency = self.roster.free_place(), self.queues.names, self.settings.slot_concurrency
+        slot = SlotHandle(self._serial, place, owner, queues, concurrency, report=self._report)
         self.roster.add(slot)
         if self.queues.names != slot.seat.queues:  # they changed when the slot was not in the roster yet
             slot.order("consume", self.queues.names)

@@ -108,10 +108,10 @@ class Retry:
             return min(self.delay * (retries + 1), self.cap)
         if self.delay == 0 or self.factor == 1:
             return self.delay
-        # By the logarithm first: 2 to the power of the retries leaves the range of a float at 1,024.
-        if retries * math.log(self.factor) >= math.log(self.cap / self.delay):
+        try:
+            return min(self.delay * float(self.factor) ** retries, self.cap)
+        except OverflowError:  # 2 to the power of 1,024 is out of the range of a float
             return self.cap
-        return min(self.delay * self.factor**retries, self.cap)
 
     def next_delay(
         self,

@@ -35,6 +35,9 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         """See psycopg: runs ``gen`` to its end.  Raises ``OperationalError`` when the server does not answer in time."""
         return super().wait(_in_time(gen, self.answer_timeout), *args, **kwargs)
 
+    def __del__(self, *_: Any) -> None:
+        """Say nothing: connections go with the store that keeps them, and libpq's part closes itself (where it was made)."""
+
     @property
     def is_fresh(self) -> bool:
         """Whether it can be used: between transactions, and the server has not hung up.

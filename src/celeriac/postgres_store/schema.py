@@ -25,8 +25,11 @@ OLDEST_SERVER = 14
 
 _NEEDS = re.compile(r"\A-- needs: (\d+)$", re.MULTILINE)
 
+# From the catalogue and not by to_regclass, which may answer from a cache of before the lock was waited for.
 _STATE = """\
-SELECT to_regclass('{schema}.migrations') IS NOT NULL, current_setting('server_version_num')::integer / 10000,
+SELECT EXISTS (SELECT FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+        WHERE n.nspname = '{schema}' AND c.relname = 'migrations'),
+    current_setting('server_version_num')::integer / 10000,
     current_setting('server_version'), current_setting('server_encoding'), current_user
 """
 
@@ -41,6 +44,8 @@ CREATE TABLE IF NOT EXISTS {schema}.migrations (
     applied_by text NOT NULL DEFAULT current_user
 );
 """
+
+_ROW = "INSERT INTO {schema}.migrations (version, needs) VALUES ({version}, {needs});\n"
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('{schema}.migrations'), 0)"
 
@@ -57,7 +62,7 @@ class Migration(NamedTuple):
     def script(self, schema: str) -> str:
         """Everything that it does."""
         texts = [text.replace("{schema}", schema) for _, text in self.files]
-        row = f"INSERT INTO {schema}.migrations (version, needs) VALUES ({self.version}, {self.needs});\n"
+        row = _ROW.format(schema=schema, version=self.version, needs=self.needs)
         return "\n".join([*texts, row])
 
 
@@ -70,7 +75,7 @@ def migrations() -> tuple[Migration, ...]:
 
 
 def _read(version: int) -> Migration:
-    folder = files("celeriac.postgres_store").joinpath("migrations", f"{version:04}")
+    folder = files("celeriac.postgres_store").joinpath("migrations").joinpath(f"{version:04}")
     names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
     texts = tuple((name, folder.joinpath(name).read_text(encoding="utf-8")) for name in names)
     found = [int(match[1]) for _, text in texts if (match := _NEEDS.search(text))]
@@ -83,9 +88,9 @@ def newest() -> int:
 
 
 def script(schema: str, after: int = 0) -> str:
-    """The SQL that brings a schema from a version to the newest, for a person to read and run in one transaction."""
-    steps = [step.script(schema) for step in migrations() if step.version > after]
-    return "\n".join([_TABLE.replace("{schema}", schema), *steps])
+    """The SQL that brings a schema from a version to the newest, for a person to read and run; empty when it is that."""
+    steps = [step.script(schema) for step in _missing_steps(after)]
+    return "\n".join(["BEGIN;", _TABLE.replace("{schema}", schema), *steps, "COMMIT;"]) if steps else ""
 
 
 def prepare(connection: Connection, options: PostgresOptions) -> None:

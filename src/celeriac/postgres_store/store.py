@@ -20,6 +20,12 @@ from celeriac.postgres_store.options import PostgresOptions, safe_url
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
+_SCHEMA_GONE = (
+    psycopg.errors.InvalidSchemaName,
+    psycopg.errors.UndefinedTable,
+    psycopg.errors.UndefinedFunction,
+)
+
 _ATTEMPTS = 5
 """Of a statement that the server rolled back because of others (a deadlock, say)."""
 
@@ -91,13 +97,18 @@ class PostgresStore:
             connection.cursor().execute(*after)
             return _fetch(cursor)
 
+    def prepare(self) -> None:
+        """Look at server and schema, and bring the schema up to date when this role may."""
+        with self.translating(), self._borrowed():
+            pass
+
     @property
     def notifies(self) -> bool:
         """Whether LISTEN works here.  Goes to the server the first time."""
         if self.options.notify is not None:
             return self.options.notify
         if self._pooled is None:
-            self.use(lambda connection: None)
+            self.prepare()
         return not self._pooled
 
     @contextmanager
@@ -107,6 +118,22 @@ class PostgresStore:
             yield
         except (psycopg.Error, OSError) as error:
             raise translated(error, self.options) from error
+
+    # -- schema ----------------------------------------------------------------------------------------------------
+
+    def migrate(self) -> list[int]:
+        """Bring the schema up to date; return the versions that were missing."""
+        with self.translating(), connect(self.options) as connection:
+            return schema.migrate(connection, self.options)
+
+    def version(self) -> int:
+        """The schema's version; 0 when there is none."""
+        with self.translating(), connect(self.options) as connection:
+            return schema.applied(connection, self.options)[0]
+
+    def script(self) -> str:
+        """The SQL that makes or updates the schema, for a person to read and run; empty when there is nothing to do."""
+        return schema.script(self.options.schema, after=self.version())
 
     # -- connections -----------------------------------------------------------------------------------------------
 
@@ -132,8 +159,9 @@ class PostgresStore:
         generation, connection = self._take()
         try:
             yield connection
-        except psycopg.errors.UndefinedTable:
-            self._pooled = None  # the schema is looked at again
+        except _SCHEMA_GONE:
+            self._pooled = None  # the next connection looks at the schema again
+            self.close()
             raise
         finally:
             self._give_back(generation, connection)
@@ -193,6 +221,8 @@ def _address(options: PostgresOptions) -> tuple[str, ...]:
     host, hostaddr, port, database, user = (
         str(known.get(name) or os.environ.get(_ENVIRONMENT[name], "")) for name in names
     )
+    if not all(number.isdigit() for number in port.split(",") if number):
+        raise ConfigurationError(f"{options.safe_url()}: the port must be a number, not {port!r}")
     return hostaddr or host, port or "5432", database or user, options.schema
 
 

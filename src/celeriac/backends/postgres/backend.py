@@ -38,20 +38,20 @@ class PostgresBackend(Backend):
     """
 
     def __init__(self, options: PostgresOptions, *, result_ttl: float | None = RESULT_TTL) -> None:
-        self.store_of = PostgresStore(options)
-        self.url = self.store_of.url
+        self.database = PostgresStore(options)
+        self.url = self.database.url
         self._ttl = FOREVER if result_ttl is None else float(result_ttl)
         self._sql = {
             name: statement
             for file in ("results.sql", "chords.sql")
             for name, statement in statements(__package__ or "", file, options.schema).items()
         }
-        self._waiting = Waiting(self.store_of, self._sql)
+        self._waiting = Waiting(self.database, self._sql)
 
     @property
     def round_trips(self) -> int:  # type: ignore[override]
         """Round trips so far."""
-        return self.store_of.round_trips
+        return self.database.round_trips
 
     # -- results ---------------------------------------------------------------------------------------------------
 
@@ -133,14 +133,14 @@ class PostgresBackend(Backend):
 
     def expire(self, limit: int = 1000) -> int:
         """See :meth:`Backend.expire`.  Writes only when something is old."""
-        return expiring.expire(self.store_of, self._ttl, limit)
+        return expiring.expire(self.database, self._ttl, limit)
 
     def close(self) -> None:
         """See :meth:`Backend.close`."""
-        self.store_of.close()
+        self.database.close()
 
     def _rows(self, name: str, *arguments: Any, after: Call | None = None) -> list[tuple[Any, ...]]:
-        return self.store_of.rows(self._call(name, *arguments), after)
+        return self.database.rows(self._call(name, *arguments), after)
 
     def _call(self, name: str, *arguments: Any) -> Call:
         return Call(self._sql[name], arguments)

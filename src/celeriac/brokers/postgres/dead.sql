@@ -3,6 +3,14 @@
 -- name: count
 SELECT count(*) FROM {schema}.dead
 
+-- name: expire
+WITH gone AS (
+    DELETE FROM {schema}.dead WHERE id IN (
+        SELECT id FROM {schema}.dead WHERE at < to_timestamp(%s) ORDER BY at LIMIT %s FOR UPDATE SKIP LOCKED
+    ) RETURNING 1
+)
+SELECT count(*) FROM gone
+
 -- name: page
 SELECT id, queue, raw, reason, error, task, task_id, traceback, attempts, crashes, worker,
     extract(epoch FROM at)::float8

@@ -12,8 +12,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from celeriac.brokers.redis.connection import make_pool, translated
 from celeriac.brokers.redis.options import RedisOptions
+from celeriac.brokers.redis.pools import make_pool
+from celeriac.brokers.redis.translation import translated
 from celeriac.errors import StoreUnavailable
 
 WATCH_SECONDS = 5

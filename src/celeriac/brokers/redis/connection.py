@@ -6,40 +6,26 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
+
+import redis
 
 from celeriac.brokers.redis.options import RedisOptions
+from celeriac.brokers.redis.pools import address_of, make_pool
+from celeriac.brokers.redis.translation import is_readonly, translated
 from celeriac.brokers.redis.wire import Wire
-from celeriac.errors import (
-    ConfigurationError,
-    MissingExtra,
-    OwnerLost,
-    SchemaError,
-    StoreError,
-    StoreFull,
-    StoreUnavailable,
-)
-
-try:
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-except ImportError as error:  # pragma: no cover - depends on what is installed
-    raise MissingExtra("Redis", "redis") from error
+from celeriac.errors import ConfigurationError, SchemaError
 
 OLDEST_SERVER = (6, 2)
 """``BLMOVE`` and ``RPOP`` with a count came with it."""
-
-UNAVAILABLE = (
-    redis.exceptions.ConnectionError,
-    redis.exceptions.TimeoutError,
-    redis.exceptions.ReadOnlyError,
-)
 
 ALLOW_OOM = b"#!lua flags=allow-oom\n"
 """Redis 7 lets scripts that say so run when the server is out of memory: leasing moves data and settling frees it, so that
 workers can drain a full server.  On older servers they wait until there is room."""
 
+
+ADDS = frozenset({"publish", "publish_within"})
+"""Scripts that only add, which a server out of memory is to refuse."""
 
 SHARED = {
     "settle": ("results", "keys"),
@@ -74,9 +60,8 @@ class RedisConnection:
         self._lock = threading.Lock()
         self._prepared = False
         self.pool = make_pool(options)
-        known = self.pool.connection_kwargs
-        self.address = (known.get("host"), known.get("port"), known.get("path"))
-        self.database = int(known.get("db") or 0)
+        self.address = address_of(options, self.pool)
+        self.database = int(self.pool.connection_kwargs.get("db") or 0)
         self.client: redis.Redis = redis.Redis(connection_pool=self.pool)
         self._wire = Wire(self.pool)
 
@@ -86,7 +71,12 @@ class RedisConnection:
         self._prepare()
         self.round_trips += 1
         with translated(self.options):
-            yield self.client
+            try:
+                yield self.client
+            except redis.exceptions.RedisError as error:
+                if is_readonly(error):  # it was the master once; see wire.py
+                    self.pool.disconnect()
+                raise
 
     def run(self, script: str, keys: Sequence[Any], args: Sequence[Any]) -> Any:
         """Run one script."""
@@ -132,16 +122,28 @@ class RedisConnection:
 
     def _load(self) -> None:
         with translated(self.options):
-            version = server_version(self.client)
-            if version < OLDEST_SERVER:
-                raise SchemaError(
-                    f"Redis at {self.options.safe_url()} is version {version[0]}.{version[1]}; "
-                    f"Celeriac needs {OLDEST_SERVER[0]}.{OLDEST_SERVER[1]} or newer (or Valkey)"
-                )
-            head = ALLOW_OOM if version >= (7, 0) else b""
+            server = who_is_there(self.client)
+            self._check(server)
+            head = ALLOW_OOM if server.version >= (7, 0) else b""
             for script in self._scripts.values():
-                script.sha = self.client.script_load(head + script.source)
+                script.sha = self.client.script_load((b"" if script.name in ADDS else head) + script.source)
         self.round_trips += 1
+
+    def _check(self, server: Server) -> None:
+        where = f"Redis at {self.options.safe_url()}"
+        if server.version < OLDEST_SERVER:
+            version, oldest = (".".join(map(str, each)) for each in (server.version, OLDEST_SERVER))
+            raise SchemaError(f"{where} is version {version}; Celeriac needs {oldest} or newer, or Valkey: upgrade it")
+        if server.mode == "cluster":
+            raise ConfigurationError(
+                f"{where} is a node of a Redis Cluster, which cannot write a queue, a lease and a result in one step. "
+                "Use a primary with replicas behind Sentinel (sentinel://…), or PostgreSQL or RabbitMQ"
+            )
+        if server.mode == "sentinel":
+            raise ConfigurationError(
+                f"{where} is a sentinel and keeps no data: write sentinel://… for redis://…, and its master_name into the "
+                "transport options"
+            )
 
     def close(self) -> None:
         """Give up the connections."""
@@ -149,55 +151,28 @@ class RedisConnection:
         self.pool.disconnect()
 
 
-def make_pool(options: RedisOptions) -> redis.ConnectionPool:
-    """Connections that never try again by themselves: what is safe to repeat is for the caller to know."""
-    arguments: dict[str, Any] = {
-        "socket_timeout": options.answer_timeout,
-        "socket_connect_timeout": options.connect_timeout,
-        "socket_keepalive": True,
-        "retry": Retry(NoBackoff(), 0),
-        **options.client_options,
-    }
-    if options.url.startswith("unix://"):
-        arguments.pop("socket_keepalive")
+class Server(NamedTuple):
+    """What a server says about itself."""
+
+    version: tuple[int, int]
+    """Major and minor; Valkey answers with the Redis version that it is compatible to."""
+    mode: str
+    """``standalone``, ``cluster`` or ``sentinel``."""
+
+
+def who_is_there(client: redis.Redis) -> Server:
+    """Ask the server."""
     try:
-        return redis.ConnectionPool.from_url(options.url, **arguments)
-    except ValueError as error:
-        raise ConfigurationError(f"{options.safe_url()} is not a Redis URL: {error}") from error
-
-
-def server_version(client: redis.Redis) -> tuple[int, int]:
-    """Major and minor version; Valkey answers with the Redis version that it is compatible to."""
-    hello: Any = client.execute_command("HELLO")
+        hello: Any = client.execute_command("HELLO")
+    except redis.exceptions.ResponseError as error:
+        if "unknown command" in str(error).lower():  # HELLO came with Redis 6.0
+            return Server((5, 0), "standalone")
+        raise
     pairs = hello if isinstance(hello, dict) else dict(zip(hello[::2], hello[1::2], strict=True))
-    text = next(value for key, value in pairs.items() if key in (b"version", "version"))
-    major, minor = (text.decode() if isinstance(text, bytes) else text).split(".")[:2]
-    return int(major), int(minor)
+    known = {_text(name): value for name, value in pairs.items()}
+    major, minor = _text(known["version"]).split(".")[:2]
+    return Server((int(major), int(minor)), _text(known.get("mode", "standalone")))
 
 
-@contextmanager
-def translated(options: RedisOptions) -> Iterator[None]:
-    """Raise redis-py's errors as this package's own."""
-    try:
-        yield
-    except redis.exceptions.RedisError as error:
-        raise translate(error, options) from error
-    except OSError as error:
-        raise StoreUnavailable(f"Redis at {options.safe_url()} cannot be reached: {error}") from error
-
-
-def translate(error: redis.exceptions.RedisError, options: RedisOptions) -> Exception:
-    """This package's error for one of redis-py's."""
-    where = f"Redis at {options.safe_url()}"
-    text = str(error)
-    if isinstance(error, (redis.exceptions.AuthenticationError, redis.exceptions.NoPermissionError)):
-        return ConfigurationError(f"{where} refuses this user: {text}. Check the URL's user, password and its ACL")
-    if isinstance(error, UNAVAILABLE):
-        return StoreUnavailable(f"{where} is not available: {text}")
-    if "OWNERLOST" in text:
-        return OwnerLost("the leases of this worker slot were taken over, or the store has lost them")
-    if isinstance(error, redis.exceptions.OutOfMemoryError) or text.startswith(("OOM", "MISCONF")):
-        return StoreFull(f"{where} takes no more data: {text}")
-    if text.startswith(("MASTERDOWN", "LOADING", "CLUSTERDOWN", "TRYAGAIN", "UNKILLABLE", "BUSY")):
-        return StoreUnavailable(f"{where} is not available: {text}")
-    return StoreError(f"{where} answered: {text}")
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -8,11 +8,25 @@ from urllib.parse import urlsplit, urlunsplit
 
 
 @dataclass(frozen=True, slots=True)
+class SentinelOptions:
+    """Sentinels to ask where the master is."""
+
+    hosts: tuple[tuple[str, int], ...]
+    """Host and port of each."""
+    master_name: str
+    min_other_sentinels: int = 0
+    """A sentinel that knows fewer others is not believed."""
+    client_options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments for connections to the sentinels themselves (kombu's ``sentinel_kwargs``): their password, TLS."""
+
+
+@dataclass(frozen=True, slots=True)
 class RedisOptions:
     """How to reach a server, and what its keys look like."""
 
     url: str
-    """``redis://``, ``rediss://`` or ``unix://``, as redis-py reads them: database number as path."""
+    """``redis://``, ``rediss://`` or ``unix://``, as redis-py reads them: database number as path.  With :attr:`sentinel` its
+    host does not count."""
     key_prefix: str = ""
     """Put before every key (kombu's ``global_keyprefix``)."""
     priority_steps: tuple[int, ...] = (0, 3, 6, 9)
@@ -29,11 +43,20 @@ class RedisOptions:
     """How many dead letters are kept, about; the oldest go first."""
     client_options: dict[str, Any] = field(default_factory=dict)
     """More keyword arguments for :class:`redis.ConnectionPool`, such as TLS settings."""
+    sentinel: SentinelOptions | None = None
+    """How to find the server when it is not in the URL."""
 
     def safe_url(self) -> str:
         """The URL without its password."""
         parts = urlsplit(self.url)
+        if self.sentinel is not None:
+            hosts = ",".join(f"{host}:{port}" for host, port in self.sentinel.hosts)
+            return f"sentinel://{hosts}{parts.path} (master {self.sentinel.master_name})"
         if not parts.password:
             return self.url
         user = f"{parts.username or ''}:**@"
         return urlunsplit(parts._replace(netloc=user + parts.netloc.rpartition("@")[2]))
+
+    def user(self) -> str:
+        """The name that the server knows this user by."""
+        return urlsplit(self.url).username or self.client_options.get("username") or "default"

@@ -57,6 +57,11 @@ def discard(connection: sqlite3.Connection, ids: Iterable[str]) -> int:
     return connection.executemany(_SQL["discard"], [(_row_id(id),) for id in ids]).rowcount
 
 
+def expire(connection: sqlite3.Connection, before: float, limit: int) -> int:
+    """Delete dead letters that died before this, the oldest first; return how many."""
+    return connection.execute(_SQL["expire"], (before, limit)).rowcount
+
+
 def _row_id(id: str) -> int | None:
     """The row of an id; None, which is no row's, for what cannot be an id."""
     return int(id) if id.isascii() and id.isdigit() and len(id) < 19 else None

@@ -10,6 +10,9 @@ SELECT count(*) FROM dead
 -- name: drop_oldest
 DELETE FROM dead WHERE id IN (SELECT id FROM dead ORDER BY id LIMIT ?)
 
+-- name: expire
+DELETE FROM dead WHERE id IN (SELECT id FROM dead WHERE at < ? ORDER BY at LIMIT ?)
+
 -- name: page
 SELECT id, queue, raw, reason, error, task, task_id, traceback, attempts, crashes, worker, at
 FROM dead WHERE id < ? ORDER BY id DESC LIMIT ?

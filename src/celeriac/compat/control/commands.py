@@ -18,6 +18,8 @@ from celeriac.compat.control import describe, revoking
 from celeriac.compat.control.facade import NotSupported, State, autoscaler_of
 from celeriac.compat.control.queues import active_queues, add_consumer, cancel_consumer
 from celeriac.compat.control.rates import rate_limit
+from celeriac.compat.control.reloading import pool_restart
+from celeriac.compat.control.revoking import revoke_by_stamped_headers
 from celeriac.engine.supervisor import Shutdown
 
 logger = logging.getLogger("celery.worker.control")
@@ -99,27 +101,19 @@ def hello(state: State, from_node: str, revoked: Any = None, **arguments: Any) -
 # -- tasks ------------------------------------------------------------------------------------------------------------
 
 
-def revoke(state: State, task_id: Any, terminate: bool = False, signal: str | None = None, **_: Any) -> Any:
-    """Keep tasks from being started; with ``terminate``, end them too."""
-    return revoking.revoke(state, maybe_list(task_id) or (), terminate=terminate, signame=signal)
+def revoke(
+    state: State, task_id: Any, terminate: bool = False, signal: str | None = None, kept: bool = False, **_: Any
+) -> Any:
+    """Keep tasks from being started; with ``terminate``, end them too.  ``kept``: it is written down already."""
+    ids = maybe_list(task_id) or ()
+    if not kept:
+        state.orders.keep(ids)
+    return revoking.revoke(state, ids, terminate=terminate, signame=signal)
 
 
 def terminate(state: State, signal: str, task_id: Any, **_: Any) -> Any:
     """Revoke with ``terminate``."""
     return revoking.revoke(state, maybe_list(task_id) or (), terminate=True, signame=signal)
-
-
-def revoke_by_stamped_headers(state: State, headers: Any, terminate: bool = False, **_: Any) -> Any:
-    """Keep tasks with certain stamps from being started."""
-    if isinstance(headers, (list, tuple)):
-        headers = dict(header.split("=", 1) for header in headers)
-    state.orders.revoke_stamped({name: list(maybe_list(values) or ()) for name, values in headers.items()})
-    if terminate:
-        raise NotSupported(
-            f"Terminating by stamps (headers {headers} are flagged as revoked; what runs goes on)",
-            "revoke the running tasks by id with terminate=True",
-        )
-    return {"ok": f"headers {headers} flagged as revoked, but not terminated"}
 
 
 def time_limit(state: State, task_name: str = "", hard: Any = None, soft: Any = None, **_: Any) -> Any:
@@ -150,16 +144,6 @@ def resize(state: State, how: str, n: int) -> Any:
         return {"error": f"pool_{how} is not supported with autoscale. Adjust autoscale range instead."}
     getattr(state.consumer.pool, how)(int(n))
     return {"ok": f"pool will {how}"}
-
-
-def pool_restart(state: State, modules: Any = None, reload: bool = False, **_: Any) -> Any:
-    """Replace all slots; what they run finishes first."""
-    if not state.app.conf.worker_pool_restarts:
-        raise ValueError("Pool restarts not enabled")
-    if modules or reload:
-        raise NotSupported("Reloading modules", "send the worker SIGHUP, which starts it again with new code")
-    state.consumer.pool.restart()
-    return {"ok": "reload started"}
 
 
 def autoscale(state: State, max: int | None = None, min: int | None = None, **_: Any) -> Any:

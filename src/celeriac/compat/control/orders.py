@@ -7,12 +7,13 @@ later know it too.  The record is written first: a slot that starts meanwhile he
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from celery.worker import state as worker_state
 
 from celeriac.compat.control.memory import Counts, Record
+from celeriac.compat.control.modules import load
 from celeriac.compat.events import TaskEvents
 from celeriac.compat.rate_limits import Buckets
 from celeriac.engine.seats import Roster
@@ -22,7 +23,8 @@ logger = logging.getLogger("celery.worker.control")
 IDS_PER_ORDER = 1000
 """Task ids in one packet to a slot: some 40 KB, where 200 KB would still fit."""
 
-SECTIONS = ("revoked", "stamps", "time_limits", "rate_limits", "events")
+SECTIONS = ("modules", "revoked", "stamps", "time_limits", "rate_limits", "events")
+"""In the order in which a new slot obeys: modules first, because they may define the tasks anew."""
 
 
 class Orders:
@@ -33,8 +35,11 @@ class Orders:
         self.buckets = buckets
         self.rate_limits: dict[str, Any] = {}
         """Those that were changed by remote control, by the task's name."""
+        self._modules: tuple[list[str], bool] = ([], False)
         self.events = events
         self.counts = Counts(app.tasks)
+        self.keep: Callable[[Sequence[str]], None] = lambda _ids: None
+        """Writes a revocation that came by remote control where workers that are not there now will find it."""
         self._record = Record()
         self._roster: Roster | None = None
         self._time_limits: dict[str, tuple[float | None, float | None]] = {}
@@ -72,6 +77,11 @@ class Orders:
         self.buckets.reset(name)
         self._give("rate_limits", {name: limit})
 
+    def set_modules(self, names: list[str], *, anew: bool) -> None:
+        """Have slots that start from now on import these modules."""
+        self._modules = (names, anew)
+        self._write()
+
     def set_events(self, on: bool) -> None:
         """Whether slots send task events."""
         self.events.switch(on)
@@ -87,7 +97,7 @@ class Orders:
 
     def _write(self) -> None:
         revoked, stamps = list(worker_state.revoked), worker_state.revoked_stamps
-        values = (revoked, stamps, self._time_limits, self.rate_limits, self.events.wanted)
+        values = (self._modules, revoked, stamps, self._time_limits, self.rate_limits, self.events.wanted)
         self._record.write(dict(zip(SECTIONS, values, strict=True)))
 
     def _tell(self, order: str, detail: Any) -> None:
@@ -106,7 +116,9 @@ class Orders:
 
     def obey(self, order: str, detail: Any) -> None:
         """Do as the supervisor says."""
-        if order in ("revoke", "revoked"):
+        if order == "modules":
+            load(self.app, detail[0], anew=detail[1])
+        elif order in ("revoke", "revoked"):
             worker_state.revoked.update(detail)
         elif order == "stamps":
             worker_state.revoked_stamps.update(detail)

@@ -12,6 +12,7 @@ from typing import Any
 from billiard.common import TERM_SIGNAME
 from celery import states
 from celery.platforms import signals as signal_names
+from celery.utils.functional import maybe_list
 
 from celeriac.compat.control.describe import ANSWER_SECONDS
 from celeriac.compat.control.facade import State
@@ -43,6 +44,32 @@ def revoke(state: State, task_ids: Iterable[str], *, terminate: bool, signame: s
         return {"ok": f"terminate: {', '.join(ended)}" if ended else "terminate: tasks unknown"}
     logger.info("Tasks flagged as revoked: %s", ", ".join(sorted(ids)))
     return {"ok": f"tasks {ids} flagged as revoked"}
+
+
+def revoke_by_stamped_headers(
+    state: State, headers: Any, terminate: bool = False, signal: str | None = None, **_: Any
+) -> dict[str, Any]:
+    """Keep tasks with certain stamps from being started; with ``terminate``, end those that run, too."""
+    if isinstance(headers, (list, tuple)):
+        headers = dict(header.split("=", 1) for header in headers)
+    wanted = {name: list(maybe_list(values) or ()) for name, values in headers.items()}
+    state.orders.revoke_stamped(wanted)
+    if not terminate:
+        return {"ok": f"headers {headers} flagged as revoked, but not terminated"}
+    ended: dict[str, set[Any]] = {}
+    for slot, runs, _waiting in state.supervisor.running(ANSWER_SECONDS):
+        for tag, task in runs:
+            found = matching(task.get("stamps") or {}, wanted)
+            if found and end(state.supervisor, slot, tag, signal):
+                for name, values in found.items():
+                    ended.setdefault(name, set()).update(values)
+    return {"ok": f"headers {ended} revoked" if ended else f"headers {headers} were not terminated"}
+
+
+def matching(stamps: dict[str, Any], wanted: dict[str, list[Any]]) -> dict[str, set[Any]]:
+    """Those of a task's stamps that are wanted, by header."""
+    found = {name: set(maybe_list(stamps.get(name)) or ()) & set(values) for name, values in wanted.items()}
+    return {name: values for name, values in found.items() if values}
 
 
 def running_tasks(supervisor: Supervisor) -> Runs:

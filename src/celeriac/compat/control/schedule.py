@@ -21,6 +21,8 @@ def peek(broker: Broker, queues: Sequence[str], limit: int) -> list[tuple[float,
         return [row for queue in queues for row in _peek_sqlite(broker, queue, limit)]
     if hasattr(broker, "lists"):
         return [row for queue in queues for row in _peek_redis(broker, queue, limit)]
+    if hasattr(broker, "first_scheduled"):
+        return [row for queue in queues for row in broker.first_scheduled(queue, limit)]
     raise NotSupported("inspect scheduled on this broker", "`celeriac queues` tells how many tasks are scheduled")
 
 

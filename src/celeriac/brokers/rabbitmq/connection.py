@@ -1,0 +1,579 @@
+"""One AMQP connection with one channel, used synchronously and by one thread at a time.
+
+pamqp encodes and decodes what is rare; the frames of the hot path are made in :mod:`celeriac.brokers.rabbitmq.wire`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from pamqp import commands, frame
+from pamqp.base import Frame
+
+from celeriac.brokers.rabbitmq import wire
+from celeriac.brokers.rabbitmq.options import Address, RabbitOptions
+from celeriac.brokers.rabbitmq.refusals import check_version, login_refused, tls_refused, vhost_refused
+from celeriac.brokers.rabbitmq.wire import Entry
+from celeriac.errors import AccessDenied, ConfigurationError, StoreError, StoreUnavailable
+from celeriac.version import __version__
+
+WORK = 1
+"""The one channel.  An error closes it; it is opened again with the next call."""
+
+FRAME_MAX = 131_072
+CHUNK = 1 << 18
+WINDOW = 2000
+"""Messages published before their confirms are waited for."""
+
+_PROPERTIES = {
+    "product": "celeriac",
+    "version": __version__,
+    "platform": "Python",
+    "capabilities": {
+        "authentication_failure_close": True,
+        "basic.nack": True,
+        "connection.blocked": True,
+        "consumer_cancel_notify": True,
+        "publisher_confirms": True,
+    },
+}
+
+
+class ChannelClosed(StoreError):
+    """The server refused an operation and closed the channel."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"RabbitMQ refused: {text} ({code})")
+        self.code = code
+        self.text = text
+
+
+class Published(NamedTuple):
+    """What became of a batch."""
+
+    refused: tuple[int, ...]
+    """Which of the messages a queue did not take (``reject-publish``), by their place in the batch."""
+    unroutable: frozenset[tuple[str, str]]
+    """Exchange and routing key of messages that no queue was bound for."""
+
+
+class Connection:
+    """Connects when it is first used, and anew when the connection was lost."""
+
+    def __init__(self, options: RabbitOptions, purpose: str) -> None:
+        """``purpose``: shown in RabbitMQ's management."""
+        self.options = options
+        self.lock = threading.RLock()
+        """Held for the length of a call."""
+        self.epoch = 0
+        """Grows with every channel that was opened: leases of an earlier one are void."""
+        self.connected_at = 0.0
+        """Monotonic clock."""
+        self.blocked: str | None = None
+        """Why the server takes no messages now, if it does not."""
+        self.beats = False
+        """Whether the server is to notice when this process falls silent; somebody has to call :meth:`tend` then."""
+        self.reconnected = False
+        """Whether an earlier connection was lost."""
+        self.round_trips = 0
+        self._purpose = purpose
+        self._sock: socket.socket | None = None
+        self._reader = wire.FrameReader()
+        self._channel_open = False
+        self._sent = 0
+        self._pending: set[int] = set()
+        self._refused: list[int] = []
+        self._returned: list[tuple[str, str]] = []
+        self._frame_max = FRAME_MAX
+        self._heartbeat = 0.0
+        self._read_at = self._written_at = 0.0
+        self._first = 0
+        self._closed = False
+
+    # -- life ------------------------------------------------------------------------------------------------------
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is a connection, as far as is known."""
+        return self._sock is not None
+
+    def ensure(self) -> None:
+        """Connect and open the channel, if that is needed.
+
+        Raises:
+            StoreUnavailable: no server could be reached.
+            ConfigurationError: the server does not let us in.
+        """
+        with self.lock:
+            if self._sock is not None:
+                self._take_pending()
+            if self._sock is None:
+                self._connect()
+            if not self._channel_open:
+                self._open_channel()
+
+    def close(self) -> None:
+        """Say farewell, as far as that is possible."""
+        with self.lock:
+            if self._sock is not None:
+                with contextlib.suppress(StoreError, OSError):
+                    self._send(frame.marshal(commands.Connection.Close(200, "", 0, 0), 0))
+                    self._await(0, (commands.Connection.CloseOk,), time.monotonic() + 1.0)
+            self._closed = True
+            self._drop()
+
+    def _drop(self) -> None:
+        sock, self._sock = self._sock, None
+        self._channel_open = False
+        self._reader = wire.FrameReader()
+        self.blocked = None
+        if sock is not None:
+            sock.close()
+
+    def _lost(self, why: object) -> StoreUnavailable:
+        self._drop()
+        return StoreUnavailable(f"RabbitMQ at {self.options.url} cannot be reached: {why}")
+
+    def _connect(self) -> None:
+        addresses = self.options.addresses
+        problems = []
+        for number in range(len(addresses)):
+            at = (self._first + number) % len(addresses)
+            try:
+                self._connect_to(addresses[at])
+            except AccessDenied:
+                self._drop()
+                raise  # another address of the cluster would say the same
+            except (OSError, StoreUnavailable) as error:
+                self._drop()
+                problems.append(f"{addresses[at]}: {self._problem(error)}")
+                continue
+            except BaseException:
+                self._drop()
+                raise
+            self._first = at
+            return
+        raise StoreUnavailable(f"RabbitMQ at {self.options.url} cannot be reached: {'; '.join(problems)}")
+
+    def _problem(self, error: Exception) -> str:
+        """Why an address did not do, without what the text around it says anyway."""
+        text = _reason(error).rpartition("cannot be reached: ")[2]
+        ended = "EOF" in text or "closed the connection" in text or "reset" in text
+        hint = ". Does it want a client's certificate (certfile and keyfile of broker_use_ssl)?"
+        return text + (hint if ended and self.options.tls is not None else "")
+
+    def _connect_to(self, address: Address) -> None:
+        options = self.options
+        sock = socket.create_connection((address.host, address.port), options.connect_timeout)
+        self._sock = sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if options.tls is not None:
+            try:
+                self._sock = options.tls.wrap_socket(sock, server_hostname=options.server_hostname or address.host)
+            except ssl.SSLError as error:
+                sock.close()
+                raise tls_refused(error, address) from error
+        self._shake_hands(address)
+        self.reconnected = self.epoch > 0 and not self._closed
+        self._closed = False
+        self.connected_at = time.monotonic()
+        self.epoch += 1
+
+    def _shake_hands(self, address: Address) -> None:
+        deadline = time.monotonic() + self.options.answer_timeout
+        self._send(b"AMQP\x00\x00\x09\x01")
+        start = self._await(0, (commands.Connection.Start,), deadline)
+        known = start.server_properties
+        check_version(known.get("product"), str(known.get("version", "")), address)
+        self._send(frame.marshal(self._start_ok(start.mechanisms), 0))
+        try:
+            tune = self._await(0, (commands.Connection.Tune,), deadline)
+        except ChannelClosed as error:
+            raise login_refused(self.options, error.text) from error
+        self._frame_max = min(tune.frame_max or FRAME_MAX, FRAME_MAX)
+        self._heartbeat = self.options.heartbeat if self.beats else 0.0
+        self._send(
+            frame.marshal(commands.Connection.TuneOk(tune.channel_max, self._frame_max, int(self._heartbeat)), 0)
+            + frame.marshal(commands.Connection.Open(self.options.vhost), 0)
+        )
+        try:
+            self._await(0, (commands.Connection.OpenOk,), deadline)
+        except ChannelClosed as error:
+            raise vhost_refused(self.options, error.text) from error
+
+    def _start_ok(self, offered: str) -> commands.Connection.StartOk:
+        options = self.options
+        if options.mechanism not in offered.split():
+            raise ConfigurationError(f"The server offers {offered}, not login_method {options.mechanism}")
+        if options.mechanism == "EXTERNAL":
+            response = ""
+        elif options.mechanism == "AMQPLAIN":
+            raise ConfigurationError("login_method AMQPLAIN is not supported; use PLAIN, which sends the same")
+        else:
+            response = f"\0{options.user}\0{options.password}"
+        properties: Any = {**_PROPERTIES, "connection_name": f"celeriac {self._purpose} {os.getpid()}"}
+        return commands.Connection.StartOk(properties, options.mechanism, response, "en_US")
+
+    def _open_channel(self) -> None:
+        self._reader_reset()
+        self._send(frame.marshal(commands.Channel.Open(), WORK))
+        self._await(WORK, (commands.Channel.OpenOk,))
+        self._channel_open = True
+        self.epoch += 1
+        self._send(frame.marshal(commands.Confirm.Select(), WORK))
+        self._await(WORK, (commands.Confirm.SelectOk,))
+        self.round_trips += 1
+
+    def _reader_reset(self) -> None:
+        self._sent = 0
+        self._refused.clear()
+        self._pending.clear()
+        self._returned.clear()
+
+    # -- heartbeats ------------------------------------------------------------------------------------------------
+
+    def tend(self) -> bool:
+        """Keep the connection alive while its owner is busy with other things; return whether there is one.
+
+        Does nothing while a call is under way: that keeps it alive itself.
+        """
+        if self.lock.acquire(blocking=False):
+            try:
+                if self._sock is not None:
+                    self._beat_once(time.monotonic())
+            except StoreError:
+                pass  # it is lost
+            finally:
+                self.lock.release()
+        return self._sock is not None
+
+    def _beat_once(self, now: float) -> None:
+        self._take_pending()
+        if self._sock is None:
+            return
+        if not self._heartbeat:
+            return
+        if now - self._read_at > 2 * self._heartbeat:
+            raise self._lost(f"nothing was heard for {now - self._read_at:.0f} s")
+        if now - self._written_at > self._heartbeat / 3:
+            self._send(wire.HEARTBEAT_FRAME)
+
+    def _take_pending(self) -> None:
+        """Read what has arrived without being asked for: heartbeats, notices, or the end of the connection."""
+        while self._sock is not None:
+            pending = isinstance(self._sock, ssl.SSLSocket) and self._sock.pending()
+            if not pending and not select.select([self._sock], [], [], 0)[0]:
+                break
+            try:
+                self._feed(self._sock.recv(CHUNK))
+            except (OSError, StoreUnavailable):
+                self._drop()
+                return
+        try:
+            while (got := self._reader.next()) is not None:
+                self._dispatch(*got)
+        except StoreUnavailable:
+            self._drop()
+        except ChannelClosed:
+            pass  # the call that it answers has given up on it
+
+    # -- bytes -----------------------------------------------------------------------------------------------------
+
+    def _send(self, data: bytes) -> None:
+        sock = self._sock
+        if sock is None:
+            raise self._lost("the connection was lost")
+        try:
+            sock.settimeout(self.options.answer_timeout)
+            sock.sendall(data)
+        except TimeoutError as error:
+            # Part of a frame may be out, so the connection is of no use any more.
+            why = self._blocked_text() or f"it took no data for {self.options.answer_timeout:g} s"
+            raise self._lost(why) from error
+        except OSError as error:
+            raise self._lost(_reason(error)) from error
+        self._written_at = time.monotonic()
+
+    def _tls_lost(self, error: ssl.SSLError) -> StoreUnavailable:
+        """With TLS 1.3 a server says only now that it wants another certificate."""
+        self._drop()
+        if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+            return self._lost(_reason(error))
+        return tls_refused(error, self.options.addresses[self._first])
+
+    def _feed(self, data: bytes) -> None:
+        if not data:
+            raise self._lost("the server closed the connection")
+        self._read_at = time.monotonic()
+        self._reader.feed(data)
+
+    def _next(self, deadline: float) -> tuple[int, int, bytes]:
+        """The next frame that is not the connection's own business.
+
+        Raises:
+            StoreUnavailable: the connection was lost, or there was no answer in time.
+            ChannelClosed: the server closed the channel.
+        """
+        while True:
+            got = self._reader.next()
+            if got is not None:
+                if not self._dispatch(*got):
+                    return got
+            else:
+                self._receive(deadline)
+
+    def _receive(self, deadline: float) -> None:
+        sock = self._sock
+        if sock is None:
+            raise self._lost("the connection was lost")
+        left = deadline - time.monotonic()
+        if left <= 0:
+            why = self._blocked_text() or f"no answer within {self.options.answer_timeout:g} s"
+            raise self._lost(why)
+        try:
+            sock.settimeout(left)
+            data = sock.recv(CHUNK)
+        except TimeoutError:
+            return
+        except ssl.SSLError as error:
+            raise self._tls_lost(error) from error
+        except OSError as error:
+            raise self._lost(_reason(error)) from error
+        self._feed(data)
+
+    def _blocked_text(self) -> str:
+        return f"it takes no messages for now: {self.blocked}" if self.blocked is not None else ""
+
+    # -- frames that come unasked ----------------------------------------------------------------------------------
+
+    def _dispatch(self, kind: int, channel: int, payload: bytes) -> bool:
+        """Deal with a frame that nobody waits for; return False if somebody may wait for it."""
+        if kind == wire.HEARTBEAT:
+            return True
+        if kind != wire.METHOD:
+            return False
+        cls, method = struct.unpack_from(">HH", payload)
+        if cls == wire.BASIC and method in (wire.ACK, wire.NACK):
+            self._confirmed(*struct.unpack_from(">QB", payload, 4), taken=method == wire.ACK)
+            return True
+        if cls == wire.BASIC and method == wire.RETURN:
+            self._on_return(payload)
+            return True
+        if channel == 0 and cls == 10:
+            return self._on_connection(method, payload)
+        if cls == 20 and method == 40:
+            self._on_channel_close(channel, payload)
+        return False
+
+    def _on_connection(self, method: int, payload: bytes) -> bool:
+        if method == 60:
+            self.blocked = payload[5:].decode(errors="replace") or "memory or disk alarm"
+        elif method == 61:
+            self.blocked = None
+        elif method == 50:
+            closed = _unmarshal(0, payload)
+            with contextlib.suppress(StoreError):
+                self._send(frame.marshal(commands.Connection.CloseOk(), 0))
+            self._drop()
+            if closed.reply_code in (403, 530):
+                raise ChannelClosed(closed.reply_code, closed.reply_text)
+            raise StoreUnavailable(
+                f"RabbitMQ at {self.options.url} closed the connection: {closed.reply_text} ({closed.reply_code})"
+            )
+        else:
+            return False
+        return True
+
+    def _on_channel_close(self, channel: int, payload: bytes) -> None:
+        closed = _unmarshal(channel, payload)
+        self._channel_open = False
+        self._send(frame.marshal(commands.Channel.CloseOk(), channel))
+        raise ChannelClosed(closed.reply_code, closed.reply_text)
+
+    def _on_return(self, payload: bytes) -> None:
+        returned = _unmarshal(WORK, payload)
+        self._returned.append((returned.exchange, returned.routing_key))
+        self._content(time.monotonic() + self.options.answer_timeout)
+
+    def _confirmed(self, tag: int, multiple: int, *, taken: bool) -> None:
+        pending = self._pending
+        tags = [each for each in pending if each <= tag] if multiple & 1 else [tag]
+        pending.difference_update(tags)
+        if not taken:
+            self._refused += tags
+
+    def _content(self, deadline: float) -> tuple[bytes, bytes]:
+        """The properties and the body that follow a method."""
+        kind, _, payload = self._next(deadline)
+        if kind != wire.HEADER:
+            raise self._lost("the server broke the protocol")
+        (size,) = struct.unpack_from(">Q", payload, 4)
+        properties, parts, have = payload[12:], [], 0
+        while have < size:
+            kind, _, part = self._next(deadline)
+            parts.append(part)
+            have += len(part)
+        return properties, parts[0] if len(parts) == 1 else b"".join(parts)
+
+    # -- calls -----------------------------------------------------------------------------------------------------
+
+    def _await(self, channel: int, wanted: tuple[type[Frame], ...], deadline: float | None = None) -> Any:
+        deadline = deadline or time.monotonic() + self.options.answer_timeout
+        while True:
+            kind, got_channel, payload = self._next(deadline)
+            if kind != wire.METHOD or got_channel != channel:
+                continue
+            method = _unmarshal(channel, payload)
+            if isinstance(method, wanted):
+                return method
+
+    def call(self, *methods: Frame) -> list[Any]:
+        """Call methods of the channel, all in one round trip; return the answers.
+
+        Raises:
+            ChannelClosed: the server refused one of them.
+            StoreUnavailable: see :class:`~celeriac.errors.StoreUnavailable`.
+        """
+        with self.lock:
+            self.ensure()
+            self.round_trips += 1
+            self._send(b"".join(frame.marshal(method, WORK) for method in methods))
+            return [self._await(WORK, _answers(method)) for method in methods]
+
+    def get(self, queue: bytes, limit: int) -> list[wire.Gotten]:
+        """Take up to ``limit`` messages, to be acknowledged later."""
+        with self.lock:
+            self.ensure()
+            taken: list[wire.Gotten] = []
+            ask = min(limit, 1)
+            while ask:
+                got = self._get(queue, ask)
+                taken += got
+                left = got[-1].left if len(got) == ask else 0
+                ask = min(limit - len(taken), left)
+            return taken
+
+    def _get(self, queue: bytes, count: int) -> list[wire.Gotten]:
+        self.round_trips += 1
+        self._send(wire.get_frame(WORK, queue) * count)
+        deadline = time.monotonic() + self.options.answer_timeout
+        taken = []
+        for _ in range(count):
+            payload = self._next(deadline)[2]
+            _, method = struct.unpack_from(">HH", payload)
+            if method == wire.GET_EMPTY:
+                continue
+            tag, redelivered, left, route = wire.parse_get_ok(payload)
+            if route.startswith(wire.FROM_DELAY):
+                route = b"\x00" + bytes((len(queue),)) + queue
+            properties, body = self._content(deadline)
+            if properties.endswith(wire.PLAIN_MARK):
+                taken.append(wire.Gotten(tag, redelivered, left, body))
+                continue
+            head = (bytes((wire.MAGIC, redelivered)), route, struct.pack(">I", len(properties)), properties, body)
+            taken.append(wire.Gotten(tag, redelivered, left, b"".join(head)))
+        return taken
+
+    def send(self, frames: Iterable[bytes]) -> None:
+        """Send frames that have no answer (acknowledgements)."""
+        with self.lock:
+            self._send(b"".join(frames))
+
+    def publish(self, entries: Sequence[Entry], *, wait: bool = True) -> Published:
+        """Publish messages and wait until the server has confirmed or refused each of them.
+
+        Raises:
+            StoreUnavailable: what was not confirmed may have been published or not.
+        """
+        with self.lock:
+            self.ensure()
+            self._wait_unblocked()
+            self.round_trips += wait
+            first = self._sent + 1
+            self._refused.clear()
+            for at in range(0, len(entries), WINDOW):
+                self._write(entries[at : at + WINDOW])
+                if wait:
+                    self._wait_confirmed()
+            returned, self._returned = self._returned, []
+            return Published(tuple(tag - first for tag in sorted(self._refused) if tag >= first), frozenset(returned))
+
+    def _wait_unblocked(self) -> None:
+        self._take_pending()
+        if self.blocked is None:
+            self.ensure()
+            return
+        deadline = time.monotonic() + self.options.answer_timeout
+        while self.blocked is not None:
+            if time.monotonic() >= deadline:
+                raise Blocked(f"RabbitMQ at {self.options.url} takes no messages for now: {self.blocked}")
+            with contextlib.suppress(_Nothing):
+                self._receive_or_nothing(deadline)
+            self._take_pending()
+            self.ensure()
+
+    def _receive_or_nothing(self, deadline: float) -> None:
+        assert self._sock is not None
+        left = max(0.0, deadline - time.monotonic())
+        if not select.select([self._sock], [], [], min(left, 0.5))[0]:
+            raise _Nothing
+
+    def _write(self, entries: Sequence[Entry]) -> None:
+        frames: list[bytes] = []
+        first = self._sent + 1
+        for entry in entries:
+            frames += wire.publish_frames(WORK, entry, self._frame_max)
+        self._sent += len(entries)
+        self._pending.update(range(first, self._sent + 1))
+        self._send(b"".join(frames))
+
+    def _wait_confirmed(self) -> None:
+        deadline = time.monotonic() + self.options.answer_timeout
+        while self._pending:
+            self._next_or_more(deadline)
+
+    def _next_or_more(self, deadline: float) -> None:
+        got = self._reader.next()
+        if got is None:
+            self._receive(deadline)
+        else:
+            self._dispatch(*got)
+
+
+class Blocked(StoreUnavailable):
+    """The server has stopped taking messages (its memory or disk alarm); nothing was sent."""
+
+
+class _Nothing(Exception):
+    """Nothing has arrived."""
+
+
+_WAITERS: dict[type[Frame], tuple[type[Frame], ...]] = {}
+
+
+def _answers(method: Frame) -> tuple[type[Frame], ...]:
+    kind = type(method)
+    if kind not in _WAITERS:
+        names = set(method.valid_responses)
+        known: dict[int, Any] = commands.INDEX_MAPPING
+        _WAITERS[kind] = tuple(answer for answer in known.values() if answer.name in names)
+    return _WAITERS[kind]
+
+
+def _unmarshal(channel: int, payload: bytes) -> Any:
+    data = struct.pack(">BHI", wire.METHOD, channel, len(payload)) + payload + b"\xce"
+    return frame.unmarshal(data)[2]
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__

@@ -1,0 +1,149 @@
+"""Dead letters: a durable, bounded queue behind an exchange of its own.
+
+What is known about a letter stands in its headers, readable in any tool; its body is the message as it was, properties
+included.  Looking means taking all of them and giving them back: RabbitMQ puts each where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from celeriac.broker import DeadMessage
+from celeriac.brokers.rabbitmq import properties, wire
+from celeriac.brokers.rabbitmq.connection import WORK, ChannelClosed, Connection
+from celeriac.brokers.rabbitmq.methods import bind_queue, declare_exchange, declare_lock, declare_queue, delete_queue
+from celeriac.brokers.rabbitmq.wire import Entry
+from celeriac.errors import StoreUnavailable
+from celeriac.message import Delivery
+from celeriac.outcome import DeadLetter
+
+EXCHANGE = QUEUE = "celeriac.dead"
+LOCK = "celeriac.dead.lock"
+CONTENT_TYPE = "application/x-celeriac-parcel"
+_PREFIX = "celeriac-dead-"
+
+
+def letter_entry(delivery: Delivery, letter: DeadLetter) -> Entry:
+    """A dead letter on its way."""
+    at = letter.at or time.time()
+    headers: dict[str, Any] = {
+        f"{_PREFIX}{name}": getattr(letter, name)
+        for name in ("reason", "error", "task_id", "traceback", "attempts", "crashes", "worker")
+    }
+    headers.update({f"{_PREFIX}task": letter.task, f"{_PREFIX}queue": delivery.queue, f"{_PREFIX}at": at})
+    number = f"{time.time_ns():020d}-{os.urandom(4).hex()}"
+    lasting = properties.encode(
+        {"delivery_mode": 2, "content_type": CONTENT_TYPE, "headers": headers, "message_id": number}
+    )
+    return Entry(EXCHANGE.encode(), b"", lasting, delivery.raw)
+
+
+class Letter:
+    """A dead letter that was taken from the queue for a moment."""
+
+    def __init__(self, got: wire.Gotten) -> None:
+        self.tag = got.tag
+        self._properties, self.raw = wire.content(got.raw)
+        self._found = properties.decode(self._properties)
+        self.id: str = self._found.get("message_id") or f"{got.tag:020d}-foreign"
+
+    def message(self) -> DeadMessage:
+        """The letter as the contract has it."""
+        headers = self._found.get("headers", {})
+
+        def told(name: str, default: Any) -> Any:
+            return headers.get(_PREFIX + name, default)
+
+        return DeadMessage(
+            id=self.id, queue=told("queue", ""), raw=self.raw, reason=told("reason", ""), error=told("error", ""),
+            task=told("task", ""), task_id=told("task_id", ""), traceback=told("traceback", ""),
+            attempts=told("attempts", 0), crashes=told("crashes", 0), worker=told("worker", ""), at=told("at", 0.0),
+        )  # fmt: skip
+
+
+class DeadLetters:
+    """The queue of dead letters."""
+
+    def __init__(self, connection: Connection, limit: int) -> None:
+        self._connection = connection
+        self._limit = limit
+        self._declared_at = -1.0
+
+    def need(self) -> None:
+        """See to it that there is a place for dead letters."""
+        self._connection.ensure()
+        if self._declared_at == self._connection.connected_at:
+            return
+        try:
+            self._connection.call(declare_queue(QUEUE, passive=True))
+        except ChannelClosed as error:
+            if error.code != 404:
+                raise
+            self._connection.call(
+                declare_exchange(EXCHANGE, "fanout"),
+                declare_queue(QUEUE, {"x-max-length": self._limit, "x-overflow": "drop-head"}),
+                bind_queue(QUEUE, EXCHANGE, ""),
+            )
+        self._declared_at = self._connection.connected_at
+
+    def count(self) -> int:
+        """How many there are."""
+        self.need()
+        (answer,) = self._connection.call(declare_queue(QUEUE, passive=True))
+        count: int = answer.message_count
+        return count
+
+    @contextmanager
+    def taken(self) -> Iterator[list[Letter]]:
+        """Have all letters to oneself, oldest first.  What is not acknowledged goes back to where it was."""
+        connection = self._connection
+        with connection.lock:
+            self.need()
+            self._acquire()
+            letters: list[Letter] = []
+            try:
+                letters = [Letter(got) for got in connection.get(QUEUE.encode(), self._limit)]
+                yield letters
+            finally:
+                with suppress(StoreUnavailable, ChannelClosed):
+                    connection.send(wire.requeue_frame(WORK, letter.tag, multiple=False) for letter in letters)
+                    connection.call(delete_queue(LOCK))
+
+    def _acquire(self) -> None:
+        deadline = time.monotonic() + self._connection.options.answer_timeout
+        while True:
+            try:
+                self._connection.call(declare_lock(LOCK))
+            except ChannelClosed as error:
+                if error.code != 405:
+                    raise
+                if time.monotonic() > deadline:
+                    raise StoreUnavailable(f"{LOCK} was held by another process for too long") from error
+                time.sleep(0.005)
+            else:
+                return
+
+    def newest(self, limit: int, before: str | None) -> list[DeadMessage]:
+        """Letters, newest first."""
+        with self.taken() as letters:
+            chosen = [letter for letter in reversed(letters) if before is None or letter.id < before]
+            return [letter.message() for letter in chosen[:limit]]
+
+    def find(self, id: str) -> DeadMessage | None:
+        """One letter."""
+        with self.taken() as letters:
+            return next((letter.message() for letter in letters if letter.id == id), None)
+
+    @contextmanager
+    def claim(self, ids: Iterable[str]) -> Iterator[list[Letter]]:
+        """Letters that are deleted unless the block raises."""
+        wanted = set(ids)
+        with self.taken() as letters:
+            chosen = [letter for letter in letters if letter.id in wanted]
+            yield chosen
+            self._connection.send(wire.ack_frame(WORK, letter.tag, multiple=False) for letter in chosen)
+            letters[:] = [letter for letter in letters if letter.id not in wanted]

@@ -1,0 +1,90 @@
+"""AMQP methods as pamqp encodes them, without its idea of which names are valid: RabbitMQ takes any of up to 255 bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pamqp import commands
+from pamqp.base import Frame
+
+
+class _QueueDeclare(commands.Queue.Declare):
+    def validate(self) -> None:
+        """The server does that."""
+
+
+class _QueueBind(commands.Queue.Bind):
+    def validate(self) -> None:
+        """The server does that."""
+
+
+class _QueueUnbind(commands.Queue.Unbind):
+    def validate(self) -> None:
+        """The server does that."""
+
+
+class _QueueDelete(commands.Queue.Delete):
+    def validate(self) -> None:
+        """The server does that."""
+
+
+class _QueuePurge(commands.Queue.Purge):
+    def validate(self) -> None:
+        """The server does that."""
+
+
+class _ExchangeDeclare(commands.Exchange.Declare):
+    def validate(self) -> None:
+        """The server does that."""
+
+
+class _ExchangeBind(commands.Exchange.Bind):
+    def validate(self) -> None:
+        """The server does that."""
+
+
+def declare_queue(
+    name: str, arguments: dict[str, Any] | None = None, *, passive: bool = False, durable: bool = True,
+    auto_delete: bool = False,
+) -> Frame:  # fmt: skip
+    """``queue.declare``."""
+    return _QueueDeclare(0, name, passive, durable, auto_delete=auto_delete, nowait=False, arguments=arguments or {})
+
+
+def declare_lock(name: str) -> Frame:
+    """``queue.declare`` of a queue that one connection has for itself, and that goes with it."""
+    return _QueueDeclare(0, name, passive=False, durable=False, exclusive=True, nowait=False, arguments={})
+
+
+def bind_queue(name: str, exchange: str, routing_key: str, arguments: dict[str, Any] | None = None) -> Frame:
+    """``queue.bind``."""
+    return _QueueBind(0, name, exchange, routing_key, nowait=False, arguments=arguments or {})
+
+
+def unbind_queue(name: str, exchange: str, routing_key: str) -> Frame:
+    """``queue.unbind``."""
+    return _QueueUnbind(0, name, exchange, routing_key, {})
+
+
+def delete_queue(name: str) -> Frame:
+    """``queue.delete``."""
+    return _QueueDelete(queue=name)
+
+
+def purge_queue(name: str) -> Frame:
+    """``queue.purge``."""
+    return _QueuePurge(queue=name)
+
+
+def declare_exchange(
+    name: str, kind: str, arguments: dict[str, Any] | None = None, *, durable: bool = True, auto_delete: bool = False
+) -> Frame:
+    """``exchange.declare``."""
+    return _ExchangeDeclare(
+        exchange=name, exchange_type=kind, durable=durable, auto_delete=auto_delete, arguments=arguments or {}
+    )
+
+
+def bind_exchange(destination: str, source: str, routing_key: str) -> Frame:
+    """``exchange.bind``."""
+    return _ExchangeBind(destination=destination, source=source, routing_key=routing_key)

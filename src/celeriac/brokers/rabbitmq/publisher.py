@@ -1,0 +1,131 @@
+"""Sending: messages, what follows an outcome, and dead letters; confirmed before it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from celeriac.brokers.rabbitmq import wire
+from celeriac.brokers.rabbitmq.connection import Connection
+from celeriac.brokers.rabbitmq.dead import DeadLetters, letter_entry
+from celeriac.brokers.rabbitmq.methods import purge_queue
+from celeriac.brokers.rabbitmq.topology import Delays, Topology, delay_route, ticks_until
+from celeriac.brokers.rabbitmq.wire import Entry
+from celeriac.errors import QueueFull, StoreFull, Unroutable
+from celeriac.message import Message
+from celeriac.outcome import Outcome
+
+
+class Publisher:
+    """Publishes on one connection."""
+
+    def __init__(self, connection: Connection, topology: Topology, delays: Delays, dead: DeadLetters) -> None:
+        self._connection = connection
+        self._topology = topology
+        self._delays = delays
+        self._dead = dead
+        self._followed: dict[tuple[str, int], set[int]] = {}
+        """For outcomes whose settling was cut short: which of their messages were confirmed."""
+
+    # -- messages --------------------------------------------------------------------------------------------------
+
+    def publish(self, messages: Sequence[Message]) -> None:
+        """Publish messages.
+
+        Raises:
+            QueueFull: a queue refused one; of the others some or all were sent.
+            Unroutable: no queue would have got one.
+            StoreUnavailable: what was not confirmed may have been sent or not.
+        """
+        with self._connection.lock:
+            entries = [self._entry(message) for message in messages]
+            published = self._connection.publish(entries)
+        if published.refused:
+            first = messages[min(published.refused)].queue
+            raise QueueFull(first, count=len(messages), refused=tuple(sorted(published.refused)))
+        if published.unroutable:
+            exchange, key = min(published.unroutable)
+            raise Unroutable(
+                f"no queue is bound to exchange {exchange!r} for routing key {key!r}; nothing gets the message"
+            )
+
+    def _entry(self, message: Message) -> Entry:
+        queue, raw = message.queue, message.raw
+        properties, body = wire.content(raw, message.priority)
+        if not queue:  # an exchange decides
+            parcel = wire.unpack(raw)
+            return Entry(parcel.exchange.encode(), parcel.routing_key.encode(), properties, body)
+        self._topology.need(queue)
+        ticks = 0 if message.due is None else ticks_until(message.due)
+        if not ticks:
+            return Entry(b"", queue.encode(), properties, body)
+        self._delays.need(queue)
+        exchange, key = delay_route(queue, ticks)
+        return Entry(exchange.encode(), key.encode(), properties, body)
+
+    def purge(self, queue: str) -> int:
+        """Throw away what is ready."""
+        self._topology.need(queue)
+        (answer,) = self._connection.call(purge_queue(queue))
+        count: int = answer.message_count
+        return count
+
+    # -- what follows an outcome -----------------------------------------------------------------------------------
+
+    def follow_up(self, owner: str, outcomes: Iterable[Outcome]) -> None:
+        """Publish what outcomes say, once each even if it takes several calls.
+
+        Raises:
+            StoreFull: a queue refused one; the outcome is not to be settled yet.
+            StoreUnavailable: what was not confirmed may have been sent or not, and is sent again.
+        """
+        wanted = [
+            (outcome, number, message)
+            for outcome in outcomes
+            if outcome.publish or outcome.dead is not None or outcome.requeue is not None
+            for number, message in enumerate(_messages(outcome))
+            if number not in self._followed.get((owner, outcome.delivery.tag), ())
+        ]
+        if not wanted:
+            return
+        with self._connection.lock:
+            published = self._connection.publish([self._following(outcome, what) for outcome, _, what in wanted])
+        refused = set(published.refused)
+        for index, (outcome, number, _) in enumerate(wanted):
+            if index not in refused:
+                self._followed.setdefault((owner, outcome.delivery.tag), set()).add(number)
+        if refused:
+            raise StoreFull("a queue has reached its maximum length, and what follows a task does not fit into it")
+        if published.unroutable:
+            exchange, key = min(published.unroutable)
+            raise Unroutable(f"no queue is bound to exchange {exchange!r} for routing key {key!r}")
+
+    def _following(self, outcome: Outcome, what: Message | None) -> Entry:
+        if what is not None:
+            return self._entry(what)
+        assert outcome.dead is not None
+        self._dead.need()
+        return letter_entry(outcome.delivery, outcome.dead)
+
+    def forget(self, owner: str, tags: Iterable[int]) -> None:
+        """These outcomes are settled."""
+        for tag in tags:
+            self._followed.pop((owner, tag), None)
+
+
+def goes_back_unchanged(outcome: Outcome) -> bool:
+    """Whether the server can put the message back itself, in its old place."""
+    return outcome.requeue is not None and wire.same_message(outcome.requeue, outcome.delivery.raw)
+
+
+def _messages(outcome: Outcome) -> list[Message | None]:
+    """What an outcome publishes; ``None`` stands for its dead letter."""
+    delivery = outcome.delivery
+    found: list[Message | None] = [
+        message._replace(raw=wire.as_copy(message.raw)) if wire.same_message(message.raw, delivery.raw) else message
+        for message in outcome.publish
+    ]
+    if outcome.requeue is not None and not goes_back_unchanged(outcome):
+        found.append(Message(delivery.queue, outcome.requeue))
+    if outcome.dead is not None:
+        found.append(None)
+    return found

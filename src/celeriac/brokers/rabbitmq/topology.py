@@ -1,0 +1,206 @@
+"""Queues and exchanges: the app's, declared as Celery declares them, and those of our own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pamqp.base import Frame
+
+from celeriac.brokers.rabbitmq.connection import ChannelClosed, Connection
+from celeriac.brokers.rabbitmq.methods import bind_exchange, bind_queue, declare_exchange, declare_queue
+from celeriac.errors import AccessDenied, ConfigurationError
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """What leads messages from an exchange into a queue."""
+
+    exchange: str
+    routing_key: str = ""
+    type: str = "direct"
+    durable: bool = True
+    auto_delete: bool = False
+    exchange_arguments: dict[str, Any] = field(default_factory=dict)
+    arguments: dict[str, Any] = field(default_factory=dict)
+    declared: bool = True
+    """Whether the exchange is ours to declare."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueSpec:
+    """A queue as it is declared."""
+
+    name: str
+    durable: bool = True
+    auto_delete: bool = False
+    arguments: dict[str, Any] = field(default_factory=dict)
+    bindings: tuple[Binding, ...] = ()
+    passive: bool = False
+    """It is somebody else's business to declare it."""
+
+
+Specs = Callable[[str], QueueSpec]
+"""From a queue's name to its declaration."""
+
+
+def plain_queue(name: str) -> QueueSpec:
+    """As Celery makes a queue that nobody has described."""
+    return QueueSpec(name, bindings=(Binding(name, name),))
+
+
+class Topology:
+    """Declares what is not declared yet, once for each connection."""
+
+    def __init__(self, connection: Connection, specs: Specs) -> None:
+        self._connection = connection
+        self._specs = specs
+        self._declared: set[str] = set()
+        self._since = -1.0
+
+    def need(self, *queues: str) -> None:
+        """See to it that these queues are there.
+
+        Raises:
+            ConfigurationError: one is there and is different, or may not be declared.
+        """
+        connection = self._connection
+        if self._since != connection.connected_at:
+            self._declared.clear()
+        for queue in queues:
+            if queue not in self._declared:
+                self._declare(self._specs(queue))
+                self._since = connection.connected_at
+                self._declared.add(queue)
+
+    def forget(self) -> None:
+        """Somebody may have deleted a queue."""
+        self._declared.clear()
+
+    def _declare(self, spec: QueueSpec) -> None:
+        if len(spec.name.encode()) > 255:
+            raise ConfigurationError(f"AMQP takes names of at most 255 bytes, not {spec.name!r}")
+        methods: list[Frame] = [
+            declare_exchange(
+                binding.exchange, binding.type, binding.exchange_arguments, durable=binding.durable,
+                auto_delete=binding.auto_delete,
+            )
+            for binding in spec.bindings if binding.declared
+        ]  # fmt: skip
+        methods.append(
+            declare_queue(
+                spec.name, spec.arguments, durable=spec.durable, auto_delete=spec.auto_delete, passive=spec.passive
+            )
+        )
+        methods += [
+            bind_queue(spec.name, binding.exchange, binding.routing_key, binding.arguments)
+            for binding in spec.bindings
+        ]  # fmt: skip
+        self.call(spec.name, *methods)
+
+    def call(self, what: str, *methods: Frame) -> list[Any]:
+        """Declare something; the server's objections are told as an error of the configuration."""
+        try:
+            return self._connection.call(*methods)
+        except ChannelClosed as error:
+            if error.code == 406:
+                raise ConfigurationError(
+                    f"The queue {what!r} is on the server with other settings than the app gives it: {error.text}. Make "
+                    "task_queues say what is there, or delete the queue when it is empty"
+                ) from error
+            if error.code == 403:
+                raise AccessDenied(f"RabbitMQ gives no right to declare or use {what!r}: {error.text}") from error
+            raise
+
+
+# -- delays -----------------------------------------------------------------------------------------------------------
+
+LEVELS = 32
+TICK = 0.01
+"""Seconds.  A delay is a number of ticks, and each of its binary digits that is 1 is a stay in the queue of that digit:
+32 of them are 1.4 years."""
+
+DUE = "celeriac.due"
+"""The exchange that delayed messages come out of."""
+
+
+def level_name(level: int) -> str:
+    """Exchange and queue in which a message stays ``TICK * 2**level`` seconds."""
+    return f"celeriac.delay.{level}"
+
+
+def ticks_until(due: float, now: float | None = None) -> int:
+    """Whole ticks until a moment (seconds since the epoch), rounded up; 0 when it is past."""
+    left = due - (time.time() if now is None else now)
+    ticks: int = min(max(0, -int(-left // TICK)), (1 << LEVELS) - 1)
+    return ticks
+
+
+def delay_word(queue: str) -> str:
+    """A queue's name as one word of a routing key."""
+    plain = queue.isascii() and queue.replace("-", "").replace("_", "").isalnum()
+    return queue if plain else "=" + queue.encode().hex()
+
+
+def delay_route(queue: str, ticks: int) -> tuple[str, str]:
+    """Exchange and routing key for a message that is due in so many ticks (at least one)."""
+    key = ".".join(f"{ticks:0{LEVELS}b}") + "." + delay_word(queue)
+    if len(key) > 255:
+        raise ConfigurationError(f"The name of the queue {queue!r} is too long for delayed messages")
+    return level_name(ticks.bit_length() - 1), key
+
+
+def delay_methods() -> list[Frame]:
+    """Declarations of all levels."""
+    methods: list[Frame] = [declare_exchange(DUE, "topic")]
+    for level in range(LEVELS):
+        name = level_name(level)
+        following = level_name(level - 1) if level else DUE
+        skipped = "*." * (LEVELS - 1 - level)
+        arguments = {
+            "x-message-ttl": round(TICK * 1000) << level,
+            "x-dead-letter-exchange": following,
+        }
+        methods += [
+            declare_exchange(name, "topic"),
+            declare_queue(name, arguments),
+            bind_queue(name, name, f"{skipped}1.#"),
+            bind_exchange(following, name, f"{skipped}0.#"),
+        ]
+    return methods
+
+
+class Delays:
+    """Delayed delivery by the broker itself: a message moves from level to level until its time has come."""
+
+    def __init__(self, topology: Topology, connection: Connection) -> None:
+        self._topology = topology
+        self._connection = connection
+        self._bound: set[str] = set()
+        self._since = -1.0
+
+    def need(self, queue: str) -> None:
+        """See to it that delayed messages find their way into this queue."""
+        if self._since != self._connection.connected_at:
+            self._bound.clear()
+        if queue in self._bound:
+            return
+        methods = [] if self._bound else delay_methods()
+        bind = bind_queue(queue, DUE, "*." * LEVELS + delay_word(queue))
+        self._topology.need(queue)
+        self._topology.call("celeriac.delay", *methods, bind)
+        self._since = self._connection.connected_at
+        self._bound.add(queue)
+
+    def count(self) -> int:
+        """Delayed messages, of all queues."""
+        try:
+            answers = self._connection.call(
+                *(declare_queue(level_name(level), passive=True) for level in range(LEVELS))
+            )
+        except ChannelClosed:  # nothing was ever delayed
+            return 0
+        total: int = sum(answer.message_count for answer in answers)
+        return total

@@ -1,0 +1,341 @@
+"""The RabbitMQ broker, beyond what all brokers have in common."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, closing
+from functools import partial
+
+import pytest
+
+from celeriac.brokers.rabbitmq import properties, wire
+from celeriac.brokers.rabbitmq.broker import RabbitBroker
+from celeriac.brokers.rabbitmq.connection import Connection
+from celeriac.brokers.rabbitmq.methods import delete_queue
+from celeriac.brokers.rabbitmq.options import Address
+from celeriac.brokers.rabbitmq.topology import LEVELS, Binding, QueueSpec, delay_route, plain_queue, ticks_until
+from celeriac.compat.connect_rabbitmq import rabbit_options
+from celeriac.errors import ConfigurationError, OwnerLost, QueueFull, StoreUnavailable
+from celeriac.message import Message
+from celeriac.outcome import Outcome, State
+from tests.conformance.kits import QUEUE, done, failed, messages, owner_of, raws, tags
+from tests.helpers import free_port, wait_until
+from tests.proxy import FaultProxy
+
+
+@pytest.fixture
+def make(rabbitmq_url):
+    """Brokers, each with connections of its own as each process has them."""
+    with ExitStack() as stack:
+
+        def make_broker(url=rabbitmq_url, specs=plain_queue, **options):
+            return stack.enter_context(closing(RabbitBroker(rabbit_options(url, **options), specs)))
+
+        yield make_broker
+
+
+@pytest.fixture
+def broker(make):
+    return make()
+
+
+def with_arguments(arguments, name):
+    return QueueSpec(name, arguments=arguments, bindings=(Binding(name, name),))
+
+
+def ready(broker, queue=QUEUE):
+    return broker.depth([queue])[0].ready
+
+
+# -- queues ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("queue", ["a b", "ünïcode-⚙", "a.b.*.#", "%s", "7"])
+def test_any_name_of_a_queue_works_and_can_be_delayed_to(broker, queue):
+    owner = owner_of(broker, [queue])
+    broker.publish(messages("now", queue=queue) + messages("later", queue=queue, due=time.time() + 0.05))
+    assert raws(broker.lease(owner, [queue], 1)) == [b"now"]
+    assert wait_until(lambda: raws(broker.lease(owner, [queue], 1))) == [b"later"]
+
+
+def test_a_name_that_amqp_cannot_carry_is_refused(broker):
+    with pytest.raises(ConfigurationError, match="255 bytes"):
+        broker.publish(messages("a", queue="x" * 300))
+
+
+def test_the_highest_priority_comes_first(make):
+    broker = make(specs=partial(with_arguments, {"x-max-priority": 9}))
+    owner = owner_of(broker)
+    for priority in (0, 9, 3):
+        broker.publish(messages(str(priority), priority=priority))
+    held = broker.lease(owner, [QUEUE], 2)
+    assert raws(held) == [b"9", b"3"]
+    broker.release(owner, tags(held))
+    assert raws(broker.lease(owner, [QUEUE], 9)) == [b"9", b"3", b"0"]
+
+
+def test_a_full_queue_refuses_and_the_sender_is_told(make):
+    broker = make(specs=partial(with_arguments, {"x-max-length": 2, "x-overflow": "reject-publish"}))
+    broker.publish(messages("a", "b"))
+    with pytest.raises(QueueFull, match="images has no room"):
+        broker.publish(messages("c"))
+    assert ready(broker) == 2
+
+
+def test_a_queue_that_is_there_with_other_settings_is_named(make):
+    make().publish(messages("a"))
+    other = make(specs=partial(with_arguments, {"x-max-priority": 9}))
+    with pytest.raises(ConfigurationError, match=r"images.*task_queues"):
+        other.publish(messages("b"))
+
+
+def test_a_deleted_queue_comes_back(make):
+    broker, other = make(), make()
+    owner = owner_of(broker)
+    broker.publish(messages("kept", queue="other"))
+    (kept,) = broker.lease(owner, ["other"], 1)
+    assert broker.lease(owner, [QUEUE], 1) == []
+    _delete_queue(other, QUEUE)
+    assert broker.lease(owner, [QUEUE], 1) == []
+    broker.publish(messages("a"))
+    (delivery,) = wait_until(lambda: broker.lease(owner, [QUEUE], 1))
+    assert broker.settle(owner, done(delivery, kept)).fenced == 0
+    assert broker.lease(owner, ["other"], 1) == []
+
+
+def _delete_queue(broker, queue):
+    with closing(Connection(broker.options, "deletes")) as connection:
+        connection.call(delete_queue(queue))
+
+
+# -- delays ------------------------------------------------------------------------------------------------------------
+
+
+def test_delayed_messages_come_by_themselves_and_never_early(broker):
+    owner = owner_of(broker)
+    broker.publish(messages("first", due=time.time() + 0.01))  # declares the levels
+    assert raws(wait_until(lambda: broker.lease(owner, [QUEUE], 1))) == [b"first"]
+    dues = [time.time() + seconds for seconds in (0.83, 0.45, 0.58)]
+    for due in dues:
+        broker.publish(messages(str(due), due=due))
+    assert broker.depth([QUEUE])[0].scheduled == 3
+    seen = []
+    while len(seen) < 3:
+        assert broker.wait([QUEUE], 5)
+        for raw in raws(broker.lease(owner, [QUEUE], 5)):
+            assert time.time() >= float(raw)
+            assert time.time() - float(raw) < 0.5
+            seen.append(float(raw))
+    assert seen == sorted(dues)
+    assert broker.depth([QUEUE])[0].scheduled == 0
+    assert broker.promote([QUEUE]) == (0, None)
+
+
+def test_a_delay_is_rounded_up_to_ticks_and_has_a_longest():
+    assert ticks_until(100.011, 100.0) == 2
+    assert ticks_until(99.0, 100.0) == 0
+    assert ticks_until(1e12, 100.0) == 2**LEVELS - 1
+    exchange, key = delay_route("celery", 5)
+    assert exchange == "celeriac.delay.2"
+    assert key == "0." * (LEVELS - 3) + "1.0.1.celery"
+
+
+# -- whose is it? ------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_released_is_anybodys(make):
+    broker, other = make(), make()
+    owner, second = owner_of(broker), owner_of(other)
+    broker.publish(messages("a", "b", "c"))
+    held = broker.lease(owner, [QUEUE], 2)
+    broker.release(owner, tags(held))
+    assert raws(other.lease(second, [QUEUE], 9)) == [b"a", b"b", b"c"]
+
+
+def test_what_a_lost_process_held_waits_for_its_rescuer(make):
+    lost, other = make(), make()
+    owner, second = owner_of(lost), owner_of(other)
+    lost.publish(messages("started", "crashed", "finished", "unstarted"))
+    lost.lease(owner, [QUEUE], 4)
+    lost.close()  # as when the process is killed: the server gives all of it to others
+    assert other.lease(second, [QUEUE], 9) == []
+    other.condemn(owner)
+    started, crashed, finished, unstarted = other.leased(owner)
+    follow_up = tuple(messages("follow-up"))
+    outcomes = [
+        failed(started, "lost"),
+        Outcome(crashed, State.INTERRUPTED, requeue=b"crashed once"),
+        Outcome(finished, State.SUCCEEDED, publish=follow_up),
+        Outcome(unstarted, State.INTERRUPTED, requeue=unstarted.raw),
+    ]
+    assert other.settle_condemned(owner, outcomes).fenced == 0
+    assert other.unregister(owner)
+    assert sorted(raws(other.lease(second, [QUEUE], 9))) == [b"crashed once", b"follow-up", b"unstarted"]
+    assert ready(other) == 0
+    assert [dead.raw for dead in other.dead_letters()] == [b"started"]
+
+
+def test_who_only_lost_the_connection_keeps_its_leases(make, shared_rabbitmq):
+    with FaultProxy(shared_rabbitmq.port) as proxy:
+        near = make()
+        cut = make(near.url.replace(str(shared_rabbitmq.port), str(proxy.port)).replace("//", "//guest:guest@", 1))
+        owner, other = owner_of(cut), owner_of(near)
+        near.publish(messages("a"))
+        (delivery,) = cut.lease(owner, [QUEUE], 1)
+        proxy.cut()
+        wait_until(lambda: ready(near) == 1)
+        assert near.lease(other, [QUEUE], 1) == []
+        follow_up = tuple(messages("follow-up"))
+        assert cut.settle(owner, [Outcome(delivery, State.SUCCEEDED, publish=follow_up)]).fenced == 0
+        assert raws(wait_until(lambda: near.lease(other, [QUEUE], 9))) == [b"follow-up"]
+        assert ready(near) == 0
+        assert near.leased_count() == 1
+
+
+def test_a_condemned_owner_is_fenced_off(make):
+    broker, rescuer = make(), make()
+    owner = owner_of(broker)
+    broker.publish(messages("a", "b"))
+    (delivery,) = broker.lease(owner, [QUEUE], 1)
+    rescuer.condemn(owner)
+    assert broker.beat([owner], [QUEUE], 60) == [owner]
+    time.sleep(1.01)  # a proof of not being condemned is good for a second
+    with pytest.raises(OwnerLost):
+        broker.turn(owner, done(delivery), [QUEUE], 1)
+    assert broker.release(owner, [delivery.tag]) == 0
+    assert rescuer.leased(owner) == [delivery]
+
+
+def test_two_rescuers_settle_each_message_once(make):
+    lost, one, two = make(), make(), make()
+    owner = owner_of(lost)
+    lost.publish(messages(*(str(n) for n in range(40))))
+    lost.lease(owner, [QUEUE], 40)
+    lost.close()
+    one.condemn(owner)
+    two.condemn(owner)
+    held = two.leased(owner)
+    outcomes = [Outcome(delivery, State.INTERRUPTED, requeue=delivery.raw + b"!") for delivery in held]
+    assert one.settle_condemned(owner, outcomes[:30]).fenced == 0
+    assert two.settle_condemned(owner, outcomes).fenced == 30
+    second = owner_of(two)
+    seen = []
+    while len(seen) < 40:
+        seen += wait_until(lambda: two.lease(second, [QUEUE], 100))
+    assert sorted(raws(seen)) == sorted(delivery.raw + b"!" for delivery in held)
+    assert two.lease(second, [QUEUE], 100) == []
+
+
+def test_a_quorum_queue_knows_its_messages_again(make):
+    quorum = partial(with_arguments, {"x-queue-type": "quorum"})
+    lost, other = make(specs=quorum), make(specs=quorum)
+    owner, second = owner_of(lost), owner_of(other)
+    lost.publish([Message(QUEUE, _parcel(lost, "started")), Message(QUEUE, _parcel(lost, "unstarted"))])
+    lost.lease(owner, [QUEUE], 2)
+    lost.close()
+    assert wait_until(lambda: ready(other) == 2)
+    assert other.lease(second, [QUEUE], 9) == []
+    other.condemn(owner)
+    started, unstarted = other.leased(owner)
+    back = Outcome(unstarted, State.INTERRUPTED, requeue=unstarted.raw)
+    other.settle_condemned(owner, [failed(started, "lost"), back])
+    (again,) = wait_until(lambda: other.lease(second, [QUEUE], 9))
+    assert again.raw.endswith(b"unstarted")
+    assert b"x-delivery-count" in again.raw
+    assert other.settle(second, done(again)).fenced == 0
+    assert ready(other) == 0
+
+
+def _parcel(broker, body):
+    headers = {"task": "t", "id": body, "retries": 0, "timelimit": [None, None], "celeriac-sent": 1.5}
+    return wire.pack(b"", QUEUE.encode(), properties.encode({"delivery_mode": 2, "headers": headers}), body.encode())
+
+
+# -- trouble -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_cut_connection_is_made_again(make, shared_rabbitmq):
+    with FaultProxy(shared_rabbitmq.port) as proxy:
+        near = make()
+        broker = make(near.url.replace(str(shared_rabbitmq.port), str(proxy.port)).replace("//", "//guest:guest@", 1))
+        owner = owner_of(broker)
+        broker.publish(messages("a"))
+        proxy.cut()
+        broker.publish(messages("b"))
+        proxy.cut()
+        assert sorted(raws(broker.lease(owner, [QUEUE], 9))) == [b"a", b"b"]
+
+
+def test_a_silent_server_counts_as_away(make, shared_rabbitmq):
+    with FaultProxy(shared_rabbitmq.port) as proxy:
+        url = make().url.replace(str(shared_rabbitmq.port), str(proxy.port)).replace("//", "//guest:guest@", 1)
+        broker = make(url, answer_timeout=0.3)
+        broker.publish(messages("a"))
+        proxy.black_hole()
+        with pytest.raises(StoreUnavailable, match=r"no answer within 0.3 s"):
+            broker.publish(messages("b"))
+
+
+def test_while_the_servers_alarm_is_on_nothing_is_sent_and_work_goes_on(make, shared_rabbitmq):
+    sender, broker = make(answer_timeout=0.4), make(answer_timeout=2.0)
+    owner = owner_of(broker)
+    broker.publish(messages("a", "b"))
+    sender.publish(messages("c"))
+    shared_rabbitmq.alarm(on=True)
+    try:
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable, match=r"takes no messages for now"):
+                sender.publish(messages("d"))
+        first = broker.lease(owner, [QUEUE], 1)
+        second = broker.lease(owner, [QUEUE], 1)
+        assert broker.settle(owner, done(*first, *second)).fenced == 0
+    finally:
+        shared_rabbitmq.alarm(on=False)
+    wait_until(lambda: ready(broker) >= 1)
+    sender.publish(messages("e"))
+    assert b"e" in raws(broker.lease(owner, [QUEUE], 9))
+
+
+def test_the_next_address_is_tried(make, rabbitmq_url):
+    vhost = rabbitmq_url.rpartition("/")[2]
+    broker = make(f"amqp://guest:guest@127.0.0.1:{free_port()}/{vhost};{rabbitmq_url}")
+    broker.publish(messages("a"))
+    assert ready(broker) == 1
+    assert broker.options.addresses[1] == Address("127.0.0.1", int(rabbitmq_url.rpartition(":")[2].split("/")[0]))
+
+
+def test_wrong_doors_are_told_apart(make, shared_rabbitmq, shared_redis):
+    port = shared_rabbitmq.port
+    doors = {
+        f"amqp://guest:wrong@127.0.0.1:{port}//": (ConfigurationError, "refused the login"),
+        f"amqp://guest:guest@127.0.0.1:{port}/nowhere": (ConfigurationError, r"virtual host 'nowhere'.*add_vhost"),
+        f"amqp://guest:guest@127.0.0.1:{free_port()}//": (StoreUnavailable, "refused"),
+        f"amqp://guest:guest@127.0.0.1:{shared_redis.port}//": (StoreUnavailable, "cannot be reached"),
+    }
+    for url, (error, text) in doors.items():
+        with pytest.raises(error, match=text):
+            make(url, answer_timeout=0.5).ping()
+
+
+# -- dead letters ------------------------------------------------------------------------------------------------------
+
+
+def test_dead_letters_are_bounded_and_the_oldest_go(make):
+    broker = make(dead_limit=3)
+    owner = owner_of(broker)
+    for n in range(5):
+        broker.publish(messages(str(n)))
+        broker.settle(owner, [failed(*broker.lease(owner, [QUEUE], 1))])
+    assert [dead.raw for dead in broker.dead_letters()] == [b"4", b"3", b"2"]
+
+
+def test_looking_at_dead_letters_changes_nothing(make):
+    broker = make()
+    owner = owner_of(broker)
+    for n in range(3):
+        broker.publish(messages(str(n)))
+        broker.settle(owner, [failed(*broker.lease(owner, [QUEUE], 1))])
+    first = broker.dead_letters()
+    assert make().dead_letters() == broker.dead_letters() == first
+    assert broker.dead_letter(first[1].id) == first[1]
+    assert broker.dead_count() == 3
