@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from benchmarks.cases import Case
+from benchmarks.patterns import PATTERNS
 from benchmarks.systems import SYSTEMS
 
 
@@ -65,6 +66,7 @@ ROWS: Mapping[str, Callable[[Choice], Iterable[Case]]] = {
     "idle": _plain("idle", (*REAL, "celeriac-sqlite")),
     "sqlite": _sqlite,
     "rabbitmq": _rabbitmq,
+    "patterns": lambda _: [Case(f"pattern {name}", "celeriac", results=True) for name in PATTERNS],
 }
 
 

@@ -23,6 +23,7 @@ from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot, watch
 from celeriac.compat.stores import result_class
 from celeriac.compat.task import Result
+from celeriac.errors import ConfigurationError
 
 OMITTED: Any = object()
 
@@ -237,9 +238,15 @@ class Celery(celery.Celery):
     def _get_backend(self) -> Any:
         url = connect.result_url(self)
         found = result_class(connect.scheme_of(url)) if url else None
-        if found is None:
+        if found is not None:
+            return found(app=self, url=url)
+        try:
             return super()._get_backend()
-        return found(app=self, url=url)
+        except ImportError as error:
+            raise ConfigurationError(
+                f"There is no result store for {connect.scheme_of(str(url))!r}, or what it needs is not installed ({error}): "
+                "see Celery's result_backend, and pip install 'celery[…]' with the store's name"
+            ) from error
 
     @cached_property
     def dead_letters(self) -> DeadLetters:

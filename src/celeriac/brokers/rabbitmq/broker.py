@@ -297,6 +297,10 @@ class RabbitBroker(Broker):
             time.sleep(min(left, self._poll))
             self._poll = min(self._poll * 1.5, SLOW_POLL)
 
+    def alive(self, owners: Sequence[str]) -> set[str]:
+        """See :meth:`Broker.alive`."""
+        return self._owners.alive(owners) if owners else set()
+
     # -- owners ----------------------------------------------------------------------------------------------------
 
     def register(self, owner: str, queues: Sequence[str], ttl: float) -> None:
