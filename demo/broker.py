@@ -9,8 +9,15 @@ from demo.settings import ShopSettings
 def connected_app(name: str, shop: ShopSettings) -> Celery:
     """An app with the shop's broker and result store, and no tasks yet."""
     app = Celery(name, broker=shop.broker, backend=shop.backend)
-    if shop.broker.startswith("redis"):
-        app.conf.broker_transport_options = {"global_keyprefix": shop.key_prefix}
-    if shop.backend.startswith("redis"):
-        app.conf.result_backend_transport_options = {"global_keyprefix": shop.key_prefix}
+    app.conf.broker_transport_options = own_place(shop.broker, shop.key_prefix)
+    app.conf.result_backend_transport_options = own_place(shop.backend, shop.key_prefix)
     return app
+
+
+def own_place(url: str, prefix: str) -> dict[str, str]:
+    """Options by which this run meets no other, nor anything else on that server."""
+    if url.startswith("redis"):
+        return {"global_keyprefix": prefix}
+    if url.startswith("postgres"):
+        return {"schema": prefix.rstrip(":").replace("-", "_")}
+    return {}

@@ -125,7 +125,7 @@ def _shop_settings(options: argparse.Namespace, smtp_port: int) -> ShopSettings:
     return ShopSettings(
         home=options.output,
         broker=broker,
-        backend=options.backend or (broker if broker.startswith(("redis", "sqlite")) else embedded),
+        backend=options.backend or (broker if broker.startswith(("redis", "sqlite", "postgres")) else embedded),
         key_prefix=f"print-shop-demo-{time.time_ns()}:",
         smtp_host=system.HOST,
         smtp_port=smtp_port,

@@ -24,7 +24,8 @@ class ShopSettings:
     broker: str
     backend: str
     key_prefix: str
-    """Put before every key on Redis, so that runs do not meet each other or anything else on that server."""
+    """Put before every key on Redis, and the schema's name on PostgreSQL, so that runs do not meet each other or anything else on
+    that server."""
     smtp_host: str = "127.0.0.1"
     smtp_port: int = 25
 

@@ -26,7 +26,7 @@ POOL_QUEUES = {"images": "images", "email": "email,orders"}
 READY_SECONDS = 90.0
 """How long the system may take to start.  Slow machines need most of it to import libraries."""
 
-DEFAULT_PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671, "postgresql": 5432}
+DEFAULT_PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671, "postgresql": 5432, "postgres": 5432}
 
 
 @dataclass(frozen=True, slots=True)

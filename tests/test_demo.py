@@ -104,14 +104,15 @@ def test_every_order_gets_its_pictures_and_exactly_one_mail_on_the_embedded_defa
     assert len(list((home / "pictures").glob("*/*.jpg"))) == 15 * len(SIZES)
 
 
-def test_the_same_runs_on_redis_with_the_users_own_photos_and_names_a_broken_one(tmp_path, redis_url):
+@pytest.mark.parametrize("store", ["redis", "postgres"])
+def test_the_same_runs_on_a_server_with_the_users_own_photos_and_names_a_broken_one(request, tmp_path, store):
     own = tmp_path / "own"
     own.mkdir()
     Image.new("RGB", (300, 400), "teal").save(own / "small.png")
     Image.new("CMYK", (2000, 900), "teal").save(own / "wide.jpg")
     (own / "broken.jpg").write_bytes(b"\xff\xd8 no photo")
 
-    ended = run_demo("--orders", "8", "--images", own, "--broker", redis_url, "--output", tmp_path / "shop")
+    ended = run_demo("--orders", "8", "--images", own, "--broker", request.getfixturevalue(f"{store}_url"), "--output", tmp_path / "shop")
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert re.search(r"skipped.*broken\.jpg", ended.stdout)
