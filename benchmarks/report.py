@@ -10,6 +10,7 @@ from rich.table import Table
 
 from benchmarks.cases import Case
 from benchmarks.outcome import Outcome
+from benchmarks.patterns import PATTERNS
 from benchmarks.systems import SYSTEMS
 
 REFERENCE = "celery"
@@ -77,19 +78,20 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
         Column("mib", "memory, MiB"),
     ),
 }
-PATTERNS = {
-    "idempotency": "idempotency key",
-    "breaker": "circuit breaker, closed",
-    "unique_done": "unique, in the worker",
-    "plain_send": "plain send",
-    "unique_send": "unique send",
-}
-COLUMNS["patterns"] = tuple(
-    column
-    for name, title in PATTERNS.items()
-    for column in (Column(f"{name}_us", f"{title}, µs"), Column(f"{name}_round_trips", "round trips"))
-)
 COLUMNS["scheduled"] = COLUMNS["queued"]
+COLUMNS.update(
+    dict.fromkeys(
+        (f"pattern {name}" for name in PATTERNS),
+        (
+            Column("send_us", "more to send, µs"),
+            Column("send_round_trips", "round trips"),
+            Column("run_us", "more to run, µs"),
+            Column("run_round_trips", "round trips"),
+            Column("plain_send_us", "plain: send, µs"),
+            Column("plain_run_us", "run, µs"),
+        ),
+    )
+)
 
 TITLES = {
     "drain": "Drain a backlog of trivial tasks",
@@ -100,7 +102,7 @@ TITLES = {
     "queued": "Worker memory with many messages in the queue",
     "scheduled": "Worker memory with many messages scheduled for later",
     "idle": "Idle workers",
-    "patterns": "What each pattern costs by itself, one process",
+    **{f"pattern {name}": pattern.title for name, pattern in PATTERNS.items()},
 }
 
 

@@ -59,6 +59,15 @@ class Delivery(NamedTuple):
     """The encoded envelope, byte for byte as it lay in the queue."""
 
 
+LANE_SEPARATOR, AFTER_SEPARATOR = "\x1f", "\x20"
+"""Between a queue's name and a lane's where lanes are hidden queues, and the character after it in order."""
+
+
+def lane_queue(queue: str, lane: str) -> str:
+    """The hidden queue that a lane is, on brokers that keep lanes so; the queue itself for no lane."""
+    return f"{queue}{LANE_SEPARATOR}{lane}" if lane else queue
+
+
 _SENT = re.compile(rb'"celeriac-sent": ?([0-9.]+)')
 _NAMES = re.compile(rb'"(task|id)": ?"([^"\\]+)"')
 

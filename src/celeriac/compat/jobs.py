@@ -11,6 +11,7 @@ from celery.utils.objects import mro_lookup
 
 from celeriac.compat.custom_request import request_class
 from celeriac.message import ADMITTED_HEADER, COPY_HEADER, CRASHES_HEADER, SENT_HEADER, Delivery
+from celeriac.policies.gate import Permit
 from celeriac.policy import Policy
 
 
@@ -126,6 +127,7 @@ class TaskJob:
         "is_async",
         "is_late",
         "name",
+        "permit",
         "plan",
         "redelivered",
         "request",
@@ -146,6 +148,7 @@ class TaskJob:
         self.is_late = plan.late
         self.task_id: str = headers["id"]
         self.interrupted: BaseException | None = None
+        self.permit: Permit | None = None
         self.error: BaseException | None = None
         """What the body raised, once it has."""
         self.value: Any = None

@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from celeriac.message import Delivery, Message
+from celeriac.message import Delivery, Message, lane_queue
 from celeriac.outcome import DeadLetter, Outcome, ReadyChord, Settlement
 from celeriac.postgres_store.arrays import Bigints, Booleans, Byteas, Floats, Integers, Smallints, Texts
 from celeriac.postgres_store.results import CLAIM_TTL, last_of_each, position
@@ -99,7 +99,7 @@ class TurnArguments:
         """Arguments of the function ``enqueue``."""
         later = any(message.due is not None for message in messages)
         return (
-            Texts(message.queue for message in messages),
+            Texts(lane_queue(message.queue, message.lane) for message in messages),
             Smallints(self.step(message.priority) for message in messages),
             Floats(message.due for message in messages) if later else None,
             Byteas(message.raw for message in messages),

@@ -293,6 +293,10 @@ class RabbitBroker(Broker):
                 return False
             time.sleep(min(left, POLL_SECONDS))
 
+    def alive(self, owners: Sequence[str]) -> set[str]:
+        """See :meth:`Broker.alive`."""
+        return self._owners.alive(owners) if owners else set()
+
     # -- owners ----------------------------------------------------------------------------------------------------
 
     def register(self, owner: str, queues: Sequence[str], ttl: float) -> None:
