@@ -62,7 +62,7 @@ BEAT_SETTINGS = celery(
 OTHER_STORES = celery(
     " ".join(
         [
-            "arangodb_backend_settings cache_backend cache_backend_options couchbase_backend_settings "
+            "arangodb_backend_settings cache_backend cache_backend_options couchbase_backend_settings",
             "mongodb_backend_settings",
             *(f"cassandra_{n}" for n in ("auth_kwargs", "auth_provider", "bundle_path", "entry_ttl", "keyspace", "options",
                                          "port", "read_consistency", "servers", "table", "write_consistency")),
