@@ -14,7 +14,7 @@ from celeriac.access import PASSWORD, Role
 from celeriac.brokers.redis.options import RedisOptions
 from celeriac.brokers.redis.result_keys import ResultKeys
 
-CONNECT = "hello auth ping select client|setname client|id script|load time multi exec discard"
+CONNECT = "hello auth ping select client|setname client|id script|load script|exists time multi exec discard"
 """Commands that touch no key."""
 
 BINDING = "evalsha sadd srem smembers scard exists zadd zrem zrangebyscore zrange"
@@ -145,13 +145,21 @@ class RedisAccess:
 
     def _commanding(self) -> Iterator[Grant]:
         yield Grant("publish", (), [f"{self._fanout}celery.pidbox"])
-        yield Grant(f"{BINDING} del", _all(f"{self._prefix}_kombu.binding*.pidbox"))
+        deadlines = f"{self._prefix}_kombu.binding_deadlines"
+        yield Grant(f"{BINDING} del", _all(f"{self._prefix}_kombu.binding*.pidbox*", deadlines))
         yield Grant("brpop llen del exists", _all(f"{self._prefix}*.reply.celery.pidbox*"))
+        yield self._consuming_by_kombu()
 
     def _control(self) -> Iterator[Grant]:
         mailboxes = [f"{self._prefix}*.pidbox", f"{self._prefix}*.pidbox{'?' * 2}[0-9]", f"{self._prefix}celeryev.*"]
         yield Grant(f"{BINDING} sismember del", _all(f"{self._prefix}_kombu.binding*"))
         yield Grant("lpush brpop llen del exists", _all(*mailboxes))
+        yield self._consuming_by_kombu()
+
+    def _consuming_by_kombu(self) -> Grant:
+        """A consumer of kombu's looks after what stock workers have left, before anything else."""
+        commands = "@hash @sortedset set get del pexpire watch evalsha"
+        return Grant(commands, _all(*(f"{self._prefix}unacked{part}" for part in ("", "_index", "_mutex"))))
 
 
 def _all(*patterns: str) -> list[str]:
