@@ -10,6 +10,7 @@ from rich.table import Table
 
 from benchmarks.cases import Case
 from benchmarks.outcome import Outcome
+from benchmarks.patterns import PATTERNS
 from benchmarks.systems import SYSTEMS
 
 REFERENCE = "celery"
@@ -78,6 +79,19 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
 }
 COLUMNS["scheduled"] = COLUMNS["queued"]
+COLUMNS.update(
+    dict.fromkeys(
+        (f"pattern {name}" for name in PATTERNS),
+        (
+            Column("send_us", "more to send, µs"),
+            Column("send_round_trips", "round trips"),
+            Column("run_us", "more to run, µs"),
+            Column("run_round_trips", "round trips"),
+            Column("plain_send_us", "plain: send, µs"),
+            Column("plain_run_us", "run, µs"),
+        ),
+    )
+)
 
 TITLES = {
     "drain": "Drain a backlog of trivial tasks",
@@ -88,6 +102,7 @@ TITLES = {
     "queued": "Worker memory with many messages in the queue",
     "scheduled": "Worker memory with many messages scheduled for later",
     "idle": "Idle workers",
+    **{f"pattern {name}": pattern.title for name, pattern in PATTERNS.items()},
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from benchmarks.cases import Case
+from benchmarks.patterns import PATTERNS
 from benchmarks.systems import SYSTEMS
 
 
@@ -58,6 +59,7 @@ ROWS: Mapping[str, Callable[[Choice], Iterable[Case]]] = {
     "scheduled": _plain("scheduled", CELERY),
     "idle": _plain("idle", (*REAL, "celeriac-sqlite")),
     "sqlite": _sqlite,
+    "patterns": lambda _: [Case(f"pattern {name}", "celeriac", results=True) for name in PATTERNS],
 }
 
 

@@ -21,7 +21,7 @@ from tests.helpers import wait_until
 from tests.stages import STORES, each_stage
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=["sqlite"])
 def stage(request, tmp_path):
     yield from each_stage(request, tmp_path, "tests.apps.once")
 
@@ -115,6 +115,7 @@ def test_a_second_run_is_skipped_or_fails_where_the_task_says_so(stage, tasks):
     assert (started(stage, "s"), started(stage, "f")) == (1, 1)
 
 
+@pytest.mark.parametrize("stage", STORES, indirect=True)
 def test_twenty_workers_run_one_order_and_are_killed(stage, tasks):
     """Four nodes of five slots; whoever runs the order is killed, three times."""
     conf = {"celeriac_max_crashes": 10}

@@ -335,19 +335,22 @@ def test_a_worker_runs_the_tasks_of_any_transport(stage):
         assert later.get(timeout=20) == "later"
         assert stage.effects.of("ran", "later")[0].at >= time.time() - 10
         assert stage.send("unheard_of", "k") is not None
-        wait_until(lambda: [letter.reason for letter in stage.dead()] == ["unknown_task"], 10)
+        wait_until(lambda: "unknown_task" in worker.log(), 10)
         assert worker.stop() == 0
+    assert [letter.reason for letter in stage.dead()] == ["unknown_task"]
     assert stage.effects.count("ran") == {f"k{n}": 1 for n in range(20)} | {"later": 1}
 
 
 @pytest.mark.parametrize(("task", "runs"), [("doomed_late", 3), ("doomed_early", 1)])
 def test_a_process_that_is_killed_gives_its_work_back_or_owns_up_to_it(stage, task, runs):
-    with stage.worker(env=stage.env):
+    with stage.worker(env=stage.env) as worker:
         result = stage.send(task, "k")
         with pytest.raises(Exception, match="(killed its worker|acknowledged early)"):
             result.get(timeout=30)
         assert len(stage.effects.of("started", "k")) == runs
-        (letter,) = wait_until(stage.dead, 10)
+        # Kombu's filesystem transport may lose a message that is looked at while it is written.
+        assert worker.stop() == 0
+        (letter,) = stage.dead()
         assert letter.reason == ("poison" if runs > 1 else "lost")
 
 

@@ -55,12 +55,14 @@ def most_in_a_window(times, length):
 
 
 @given(rates, st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_no_window_has_more_starts_than_the_limit_however_late_they_are(rate, data):
     burst = data.draw(st.none() | st.integers(1, rate.count))
     allowed = allowance(rate, burst)
     lateness = iter(data.draw(st.lists(st.floats(0, guard(rate)), min_size=1, max_size=50)) * 200)
-    granted = greedy(allowed, min(4 * rate.period, 1500 * rate.period / rate.count), late=lambda: next(lateness, 0.0))
+    granted = greedy(
+        allowed, min(4 * rate.period, 600 * rate.period / rate.count + rate.period), late=lambda: next(lateness, 0.0)
+    )
     delays = data.draw(st.lists(st.floats(0, guard(rate)), min_size=1, max_size=40))
     starts = sorted(at + delays[n % len(delays)] for n, at in enumerate(granted))
 
@@ -71,7 +73,7 @@ def test_no_window_has_more_starts_than_the_limit_however_late_they_are(rate, da
 @settings(max_examples=25, deadline=None)
 def test_what_is_allowed_is_used_in_the_long_run(rate):
     allowed = allowance(rate)
-    periods = max(2.0, min(20.0, 800 / rate.count))
+    periods = max(2.0, min(20.0, 400 / rate.count))
     granted = greedy(allowed, periods * rate.period)
 
     share = rate.period / (rate.period + guard(rate))
@@ -83,9 +85,9 @@ def test_who_asks_a_little_late_each_time_loses_nothing():
 
 
 def test_starts_are_spread_and_a_burst_is_what_was_asked_for():
-    assert len([at for at in greedy(allowance("60/m"), 60) if at < EPOCH + 10]) <= 12
+    assert len([at for at in greedy(allowance("60/m"), 60) if at < EPOCH + 10]) <= 22
     assert len(list(greedy(allowance("60/m", burst=60), 1))) == 60
-    assert len(list(greedy(allowance("100/s"), 0.001))) == 10
+    assert len(list(greedy(allowance("100/s"), 0.001))) == 20
 
 
 def test_a_large_rate_keeps_a_small_state():

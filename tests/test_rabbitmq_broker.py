@@ -8,10 +8,12 @@ from functools import partial
 
 import pytest
 
-from celeriac.brokers.rabbitmq import Address, Binding, QueueSpec, RabbitBroker, plain_queue, properties, wire
+from celeriac.brokers.rabbitmq import properties, wire
+from celeriac.brokers.rabbitmq.broker import RabbitBroker
 from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.methods import delete_queue
-from celeriac.brokers.rabbitmq.topology import LEVELS, delay_route, ticks_until
+from celeriac.brokers.rabbitmq.options import Address
+from celeriac.brokers.rabbitmq.topology import LEVELS, Binding, QueueSpec, delay_route, plain_queue, ticks_until
 from celeriac.compat.connect_rabbitmq import rabbit_options
 from celeriac.errors import ConfigurationError, OwnerLost, QueueFull, StoreUnavailable
 from celeriac.message import Message
@@ -75,7 +77,7 @@ def test_the_highest_priority_comes_first(make):
 def test_a_full_queue_refuses_and_the_sender_is_told(make):
     broker = make(specs=partial(with_arguments, {"x-max-length": 2, "x-overflow": "reject-publish"}))
     broker.publish(messages("a", "b"))
-    with pytest.raises(QueueFull, match="images has reached its maximum length"):
+    with pytest.raises(QueueFull, match="images has no room"):
         broker.publish(messages("c"))
     assert ready(broker) == 2
 

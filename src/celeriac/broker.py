@@ -87,7 +87,7 @@ class Broker(ABC):
 
     has_lanes: bool = False
     """Whether messages can be parked beside their queues: settling publishes to :attr:`~celeriac.message.Message.lane`, and
-    :meth:`lanes`, :meth:`unpark` and :meth:`alive` work."""
+    :meth:`lanes` and :meth:`unpark` work."""
 
     round_trips: int
     """How many times this object has gone to the store and waited for the answer (an SQL statement or transaction
@@ -109,11 +109,15 @@ class Broker(ABC):
     promotes = True
     """Whether the schedule is ours to look through.  Where it is not, due messages come into their queues by themselves,
     :meth:`promote` has nothing to do, and :attr:`Depth.scheduled` counts all queues together, at the first one asked for."""
+    writes_keys = False
+    """Whether there is a key-value store whose keys it writes itself: see :meth:`shares_keys`."""
     shows_age = True
     """Whether :attr:`Depth.oldest_age` can be told without taking the message."""
     call_round_trips = 1
     """Most round trips of one publish, lease or settle, whatever the number of messages."""
 
+    counts_bounds = True
+    """Whether :meth:`publish_within` looks at the bounds that it is given.  RabbitMQ goes by its queues' own arguments."""
     best_batch = 1000
     """Most messages that a worker should lease at once: more would keep it waiting for longer than they save."""
 
@@ -263,8 +267,8 @@ class Broker(ABC):
         raise ConfigurationError(f"The broker at {self.url} has no lanes")
 
     def alive(self, owners: Sequence[str]) -> set[str]:
-        """Those of these owners that are registered and not condemned."""
-        raise ConfigurationError(f"The broker at {self.url} has no lanes")
+        """Those of these owners that are registered and not condemned; all of them where a broker cannot tell."""
+        return set(owners)
 
     # -- owners ----------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,9 @@ SENT_HEADER = "celeriac-sent"
 CRASHES_HEADER = "celeriac-crashes"
 """Header with the number of processes that died while they ran this message.  Absent means none."""
 
+COPY_HEADER = "celeriac-copy"
+"""Header that makes a message that is sent again different from the first, where a broker knows messages by their bytes."""
+
 
 ADMITTED_HEADER = "celeriac-admitted"
 """Header of a message that a rate limit has let in for the moment at which it is due."""
@@ -54,6 +57,15 @@ class Delivery(NamedTuple):
     """Name of the queue it came from."""
     raw: bytes
     """The encoded envelope, byte for byte as it lay in the queue."""
+
+
+LANE_SEPARATOR, AFTER_SEPARATOR = "\x1f", "\x20"
+"""Between a queue's name and a lane's where lanes are hidden queues, and the character after it in order."""
+
+
+def lane_queue(queue: str, lane: str) -> str:
+    """The hidden queue that a lane is, on brokers that keep lanes so; the queue itself for no lane."""
+    return f"{queue}{LANE_SEPARATOR}{lane}" if lane else queue
 
 
 _SENT = re.compile(rb'"celeriac-sent": ?([0-9.]+)')

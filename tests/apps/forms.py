@@ -59,3 +59,10 @@ def doomed_late(key):
 def doomed_early(key):
     record("started", key)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task(acks_late=True)
+def sleepy_late(key, seconds):
+    record("started", key)
+    time.sleep(seconds)
+    return key

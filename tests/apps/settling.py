@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from celery import shared_task
+from celery.backends.database import DatabaseBackend
 
 from celeriac.backends.postgres import PostgresBackend
 from celeriac.backends.redis import RedisBackend
@@ -67,6 +68,7 @@ for backend in (RedisBackend, SQLiteBackend, PostgresBackend):
     mined(backend, "count_parts", 0)
     mined(backend, "chord_parts", 0)
     mined(backend, "finish_chord", 0)
+mined(DatabaseBackend, "_store_result", 0)
 
 
 @shared_task

@@ -12,6 +12,8 @@ from celeriac.message import Bound, Message
 from celeriac.outcome import Outcome, State
 from tests.conformance.kits import QUEUE, messages, raws
 
+pytestmark = pytest.mark.needs("counts_bounds")
+
 THREE = {QUEUE: Bound(3)}
 NEWEST_THREE = {QUEUE: Bound(3, drop_oldest=True)}
 

@@ -10,11 +10,7 @@ from celeriac.message import Bound, Message
 from celeriac.outcome import Outcome, State
 from tests.conformance.kits import QUEUE, failed, messages, owner_of, raws
 
-
-@pytest.fixture(autouse=True)
-def has_lanes(broker):
-    if not broker.has_lanes:
-        pytest.skip("this broker has no lanes")
+pytestmark = pytest.mark.needs("has_lanes")
 
 
 def park(broker, owner, lane, *texts, priority=0, queue=QUEUE):

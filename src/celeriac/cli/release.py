@@ -100,7 +100,8 @@ def release_until(broker: Broker, queues: Sequence[str], rescue: Callable[[str],
         moved, next_due = promote_due(broker, queues)
         promoted += moved
         buried = min(held, max(0, broker.dead_count() - buried_before))
-        scheduled = sum(depth.scheduled for depth in broker.depth(queues))
+        # Where the store delays messages itself, a stock worker gets them without our help.
+        scheduled = sum(depth.scheduled for depth in broker.depth(queues)) if broker.promotes else 0
         released = Released(held - buried, buried, promoted, broker.leased_count(), scheduled, next_due)
         if released.complete or time.monotonic() >= deadline:
             return released

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 import celery
+from celery.backends.rpc import RPCBackend
 from celery.utils.functional import maybe_list
 from celery.utils.time import maybe_iso8601
 from kombu.utils.uuid import uuid
@@ -22,6 +23,7 @@ from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot, watch
 from celeriac.compat.stores import result_class
 from celeriac.compat.task import Result
+from celeriac.errors import ConfigurationError
 
 OMITTED: Any = object()
 
@@ -141,7 +143,7 @@ class Celery(celery.Celery):
         for stamp in options.pop("stamped_headers", None) or ():
             options.pop(stamp)
         if not ignore_result:
-            self.backend.on_task_call(producer, task_id)
+            self._announce_call(producer, task_id)
         ticket = None if unique is None else self._ticket(task_type, unique, message, options, parent)
         sending.send(self, name, message, options, ticket)
         result = (result_cls or self.AsyncResult)(task_id if ticket is None else ticket.task_id)
@@ -151,6 +153,15 @@ class Celery(celery.Celery):
         if add_to_parent and parent:
             parent.add_trail(result)
         return result
+
+    def _announce_call(self, producer: Any, task_id: str) -> None:
+        """Celery's ``rpc://`` declares its reply queue here, and needs a real producer for that."""
+        backend = self.backend
+        if isinstance(backend, RPCBackend) and not hasattr(producer, "channel"):
+            with self.kombu_producer() as real:
+                backend.on_task_call(real, task_id)
+        else:
+            backend.on_task_call(producer, task_id)
 
     def _ticket(
         self, task: Any, unique: Any, message: Any, options: dict[str, Any], parent: Any
@@ -227,9 +238,15 @@ class Celery(celery.Celery):
     def _get_backend(self) -> Any:
         url = connect.result_url(self)
         found = result_class(connect.scheme_of(url)) if url else None
-        if found is None:
+        if found is not None:
+            return found(app=self, url=url)
+        try:
             return super()._get_backend()
-        return found(app=self, url=url)
+        except ImportError as error:
+            raise ConfigurationError(
+                f"There is no result store for {connect.scheme_of(str(url))!r}, or what it needs is not installed ({error}): "
+                "see Celery's result_backend, and pip install 'celery[…]' with the store's name"
+            ) from error
 
     @cached_property
     def dead_letters(self) -> DeadLetters:

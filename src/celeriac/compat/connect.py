@@ -75,6 +75,7 @@ BACKENDS: dict[str, Callable[[Any, str], Backend]] = {
 
 KEY_VALUES: dict[str, Callable[[Any, str], KeyValueStore]] = {
     "sqlite": connect_sqlite.open_key_values,
+    **dict.fromkeys(connect_postgres.SCHEMES, connect_postgres.open_key_values),
     **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_key_values),
 }
 """The key-value stores, by the scheme of a broker's or a result store's URL."""
@@ -217,3 +218,19 @@ def key_values(app: Any) -> KeyValueStore:
     """The key-value store of this app, one object per process.  Raises ``ConfigurationError`` as :func:`open_key_values`."""
     store: KeyValueStore = _key_values.get(app, open_key_values)
     return store
+
+
+_passing_key_values = PerProcess()
+
+
+def passing_key_values(app: Any) -> KeyValueStore:
+    """The same store for what need not survive a power cut: SQLite does not wait for the disk then."""
+    store: KeyValueStore = _passing_key_values.get(app, _open_passing_key_values)
+    return store
+
+
+def _open_passing_key_values(app: Any) -> KeyValueStore:
+    url = check_key_values(app)
+    if scheme_of(url) == "sqlite":
+        return connect_sqlite.open_key_values(app, url, synchronous="NORMAL")
+    return KEY_VALUES[scheme_of(url)](app, url)

@@ -8,6 +8,7 @@ from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.compat.durations import seconds
 from celeriac.errors import MissingExtra
+from celeriac.keyvalue import KeyValueStore
 
 SCHEMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 
@@ -30,6 +31,15 @@ def open_backend(app: Any, url: str) -> Backend:
     from celeriac.backends.postgres import PostgresBackend
 
     return PostgresBackend(options, result_ttl=seconds(app.conf.result_expires) or None)
+
+
+def open_key_values(app: Any, url: str) -> KeyValueStore:
+    """A key-value store for this app and URL, with the options of the broker or else of the result store at that URL."""
+    is_results = url == app.conf.result_backend and not is_postgres(app.conf.broker_write_url or app.conf.broker_url)
+    options = backend_options(app, url) if is_results else broker_options(app, url)
+    from celeriac.keyvalues.postgres import PostgresKeyValues
+
+    return PostgresKeyValues(options)
 
 
 def broker_options(app: Any, url: str, answer_seconds: float | None = None) -> Any:

@@ -291,7 +291,7 @@ class WorkerEvents:
         """Say that the worker goes, and end."""
         self._ended.set()
         self._wake.set()
-        if self._interval is not None:
+        if self._thread.is_alive():
             self._thread.join(FLUSH_SECONDS)
 
     def beat(self) -> None:

@@ -27,8 +27,8 @@ logger = logging.getLogger("celery.worker.consumer")
 WAIT_SECONDS = 1.0
 """Longest single wait, so that stopping does not take longer."""
 
-RETRY_SECONDS = 2.0
-"""Between tries to reach a broker that is away."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+"""Seconds between tries to reach a broker that is away."""
 
 
 class Exchanges:
@@ -41,6 +41,7 @@ class Exchanges:
         self._changed = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+        self._failures = 0
 
     def start(self) -> None:
         """Declare the queues; when the broker is away, later, from the thread."""
@@ -96,8 +97,10 @@ class Exchanges:
                     return
                 self._listen()
             except Exception as error:
-                logger.warning("Broadcasts are not heard (%s). Trying again", error)
-                self._ended.wait(RETRY_SECONDS)
+                level = logging.DEBUG if self._failures else logging.WARNING
+                logger.log(level, "Broadcasts are not heard (%s). Trying again", error)
+                self._ended.wait(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 10)))
+                self._failures += 1
 
     def _listen(self) -> None:
         """Serve one connection until it breaks or the queues change."""
@@ -108,6 +111,7 @@ class Exchanges:
                 self._fanouts.clear()
                 return
             with connection.Consumer(list(self._fanouts.values()), no_ack=True, accept=None) as consumer:
+                self._failures = 0
                 consumer.on_message = lambda message: _put(broker, self._fanouts, message)
                 while not (self._ended.is_set() or self._changed.is_set()):
                     with suppress(socket.timeout):

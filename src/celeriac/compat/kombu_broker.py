@@ -153,22 +153,30 @@ class KombuBroker(Broker):
             queue = self._queue(channel, name)
             while len(leased) < limit:
                 self.round_trips += 1
-                message = queue.get(no_ack=False)
+                try:
+                    message = queue.get(no_ack=False)
+                except ValueError as error:  # not even kombu can read it, so it cannot be kept either
+                    logger.error(
+                        "A message of %s is no message of kombu's, and %s has dropped it: %s", name, self.url, error
+                    )
+                    continue
                 if message is None:
                     break
-                leased.append(self._keep(message, name))
+                delivery = self._keep(message, name)
+                if delivery is not None:
+                    leased.append(delivery)
         return leased
 
-    def _keep(self, message: Any, queue: str) -> Delivery:
+    def _keep(self, message: Any, queue: str) -> Delivery | None:
         raw = raw_of(message, queue)
-        held = self._leases.add(message, queue, self._crashed(raw))
+        known = kombu_dead.recall(self._directory, identity(raw)) if self.traits.keeps else None
+        if known == kombu_dead.SETTLED:
+            message.ack()
+            return None
+        held = self._leases.add(message, queue, known or raw)
         if not self.traits.keeps:
             message.ack()
         return held.delivery
-
-    def _crashed(self, raw: bytes) -> bytes:
-        """The message with the count of processes that it killed, where this machine knows of any."""
-        return kombu_dead.recall_crash(self._directory, identity(raw)) or raw
 
     def _settle(self, channel: Any, outcome: Outcome) -> bool:
         held = self._leases.get(outcome.delivery.tag)
@@ -242,6 +250,8 @@ class KombuBroker(Broker):
         with self._talking() as channel:
             for name in queues:
                 self._queue(channel, name)
+                if self._visibility is not None:
+                    self._visibility.learn(channel, name)
         journal = Journal(self._directory, owner)
         journal.open(ttl)
         self._leases.begin(journal)
@@ -294,10 +304,12 @@ class KombuBroker(Broker):
                     fenced += 1
                     continue
                 self._write(channel, outcome)
-                if outcome.requeue is not None and entry.taken:
-                    self._publish(channel, Message(entry.delivery.queue, outcome.requeue))
-                elif outcome.requeue is not None and outcome.requeue != entry.delivery.raw:
-                    kombu_dead.note_crash(self._directory, identity(entry.delivery.raw), outcome.requeue)
+                if entry.taken:
+                    if outcome.requeue is not None:
+                        self._publish(channel, Message(entry.delivery.queue, outcome.requeue))
+                elif outcome.requeue != entry.delivery.raw:
+                    settled = kombu_dead.SETTLED if outcome.requeue is None else outcome.requeue
+                    kombu_dead.note(self._directory, identity(entry.delivery.raw), settled)
                 journal.done(outcome.delivery.tag)
         return Settlement(fenced)
 

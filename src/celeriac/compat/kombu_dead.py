@@ -1,4 +1,4 @@
-"""Dead letters in a queue of the transport's own, and crashes that a transport cannot count."""
+"""Dead letters in a queue of the transport's own, and what a transport cannot be told about messages of dead processes."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ MOST = 10_000
 LONGEST_TRACEBACK = 4_000
 """Characters.  Transports bound the size of a message (SQS: 256 KiB)."""
 
-CRASH_DAYS = 7
-"""How long the crashes of a message are remembered."""
+SETTLED = b"settled"
+"""Stands for a message that needs only be acknowledged."""
+
+REMEMBERED = 86_400.0
+"""Seconds for which it is remembered what to make of a message that comes again.  SQS gives one away again within 12 hours."""
 
 
 def bury(send: Callable[..., None], delivery: Delivery, letter: DeadLetter) -> None:
@@ -68,23 +71,25 @@ def read(letter: Any) -> DeadMessage:
     )
 
 
-# -- crashes -----------------------------------------------------------------------------------------------------------
+# -- what a transport will give away again -------------------------------------------------------------------------------
 
 
-def note_crash(directory: Path, identity: str, raw: bytes) -> None:
-    """Remember that a message has killed its process: ``raw`` is to run when the transport gives it away again."""
-    folder = directory / "crashes"
+def note(directory: Path, identity: str, raw: bytes) -> None:
+    """Remember what to make of a message of a dead process when the transport gives it away again: the message with its crashes
+    counted, or :data:`SETTLED`.
+    """
+    folder = directory / "again"
     folder.mkdir(exist_ok=True)
     for old in folder.iterdir():
-        if time.time() - old.stat().st_mtime > CRASH_DAYS * 86_400:
+        if time.time() - old.stat().st_mtime > REMEMBERED:
             old.unlink(missing_ok=True)
     (folder / _name(identity)).write_bytes(raw)
 
 
-def recall_crash(directory: Path, identity: str) -> bytes | None:
-    """The message with its crashes, if this machine knows of any."""
+def recall(directory: Path, identity: str) -> bytes | None:
+    """What was noted on this machine, if anything."""
     try:
-        return (directory / "crashes" / _name(identity)).read_bytes()
+        return (directory / "again" / _name(identity)).read_bytes()
     except FileNotFoundError:
         return None
 

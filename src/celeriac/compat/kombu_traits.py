@@ -13,8 +13,6 @@ from celeriac.settings import EngineSettings
 DEAD_QUEUE = "celeriac-dead"
 """The queue that keeps the dead letters of a transport."""
 
-MEMORY_POOLS = frozenset({"solo", "threads", "asyncio"})
-
 
 @dataclass(frozen=True, slots=True)
 class Traits:
@@ -98,7 +96,7 @@ def check(app: Any, url: str, traits: Traits, engine: EngineSettings) -> None:
         ConfigurationError: it cannot; the text names the way out.
     """
     name = transport_name(url)
-    if name == "memory" and engine.pool not in MEMORY_POOLS - {"threads", "asyncio"}:
+    if name == "memory" and engine.pool != "solo":
         raise ConfigurationError(
             "memory:// lives in one process, and the worker's tasks run in others: use --pool=solo in the process that sends, "
             "or sqlite:///celeriac.sqlite3, which needs no server either"

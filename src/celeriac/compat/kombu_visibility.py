@@ -41,32 +41,28 @@ class Visibility:
     def hide(self, held: Held, seconds: float) -> None:
         """Have the queue give a message away again in so many seconds, to whoever comes first."""
         self._change(held, max(0, min(int(seconds + 0.999), LONGEST)))
+        held.message.channel.qos.ack(
+            held.message.delivery_tag
+        )  # the channel forgets it; the message stays in its queue
 
     def _run(self) -> None:
         while not self._ended.wait(min([*self._timeouts.values(), FALLBACK]) / 3):
             for held in self._leases.unacknowledged():
                 try:
-                    self._change(held, self._timeout(held))
+                    self._change(held, self._timeouts.get(held.message.delivery_info["sqs_queue"], FALLBACK))
                 except Exception as error:
                     logger.warning("A message of %s may be delivered twice: %s", held.delivery.queue, error)
 
-    def _timeout(self, held: Held) -> int:
-        """The queue's own visibility timeout, in seconds."""
-        queue_url = held.message.delivery_info["sqs_queue"]
-        found = self._timeouts.get(queue_url)
-        if found is None:
-            asked = _client(held).get_queue_attributes(QueueUrl=queue_url, AttributeNames=["VisibilityTimeout"])
-            found = self._timeouts[queue_url] = max(3, int(asked["Attributes"].get("VisibilityTimeout", FALLBACK)))
-        return found
+    def learn(self, channel: Any, queue: str) -> None:
+        """Ask for a queue's own visibility timeout."""
+        url = channel._resolve_queue_url(queue)
+        client = channel.sqs(queue=channel.canonical_queue_name(queue))
+        asked = client.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])
+        self._timeouts[url] = max(3, int(asked["Attributes"].get("VisibilityTimeout", FALLBACK)))
 
     @staticmethod
     def _change(held: Held, seconds: int) -> None:
-        info = held.message.delivery_info
-        _client(held).change_message_visibility(
+        info, channel = held.message.delivery_info, held.message.channel
+        channel.sqs(queue=channel.canonical_queue_name(held.delivery.queue)).change_message_visibility(
             QueueUrl=info["sqs_queue"], ReceiptHandle=info["sqs_message"]["ReceiptHandle"], VisibilityTimeout=seconds
         )
-
-
-def _client(held: Held) -> Any:
-    channel = held.message.channel
-    return channel.sqs(queue=channel.canonical_queue_name(held.delivery.queue))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
 from kombu.exceptions import OperationalError
 
+from celeriac.broker import Broker
 from celeriac.compat import connect
 from celeriac.compat.back_pressure import BLOCK, QueueIsFull, Terms, bounds_of, full_choice
 from celeriac.errors import QueueFull, StoreFull, StoreUnavailable, Unroutable
 from celeriac.keyvalue import Claim
-from celeriac.message import Message
+from celeriac.message import Bound, Message
 
 FIRST_LOOK, LONGEST_LOOK = 0.01, 0.25
 """Seconds between two looks of a sender that waits for room.  Shorter asks more of the broker; longer leaves room unused."""
@@ -65,12 +66,7 @@ def put(
     while True:
         broker = connect.producer(app, deadline - time.monotonic())
         try:
-            if claims is not None:
-                return broker.publish_claimed(messages, claims, connect.key_values(app), bounds)
-            if bounds:
-                broker.publish_within(messages, bounds)
-            else:
-                broker.publish(messages)
+            return _publish(app, broker, messages, bounds, claims)
         except Unroutable as error:
             raise PublishUnroutable(f"{len(messages)} messages were not sent: {error}") from error
         except QueueFull as error:
@@ -89,9 +85,23 @@ def put(
                 took = time.monotonic() - started
                 raise PublishFailed(f"Gave up sending after {tries} attempts in {took:.1f} s: {error}") from error
             pause = given
-        else:
-            return []
         time.sleep(pause)
+
+
+def _publish(
+    app: Any,
+    broker: Broker,
+    messages: Sequence[Message],
+    bounds: Mapping[str, Bound],
+    claims: Sequence[Claim | None] | None,
+) -> list[bytes | None]:
+    if claims is not None:
+        return broker.publish_claimed(messages, claims, connect.key_values(app), bounds)
+    if bounds:
+        broker.publish_within(messages, bounds)
+    else:
+        broker.publish(messages)
+    return []
 
 
 def _pause(policy: dict[str, Any] | None, tries: int) -> float | None:

@@ -24,7 +24,8 @@ from celery.utils.saferepr import saferepr
 from kombu.exceptions import ContentDisallowed
 from kombu.serialization import prepare_accept_content
 
-from celeriac.compat import chords, context, followups, publish_buffer
+from celeriac.broker import Broker
+from celeriac.compat import chords, connect, context, followups, publish_buffer
 from celeriac.compat.collect import Collector, collected_outcome, collecting, current_collector
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
 from celeriac.compat.custom_request import accepted, ended, timed_out
@@ -33,8 +34,10 @@ from celeriac.compat.envelope import decode, decode_body
 from celeriac.compat.forked import end_with_body
 from celeriac.compat.guarding import Guard, abandoned
 from celeriac.compat.jobs import Plan, Request, TaskJob
+from celeriac.compat.limiting import Door, Limiting, turned_away
 from celeriac.compat.long_work.work import WORK
 from celeriac.compat.outside_loop import OutsideLoop
+from celeriac.compat.patterns.limits import limits_cluster
 from celeriac.compat.rate_limits import ADMITTED_HEADER, Buckets, interval_of
 from celeriac.compat.records import PlainRecords
 from celeriac.compat.sending import due_at
@@ -56,6 +59,8 @@ from celeriac.engine.runner import Fate
 from celeriac.errors import InvalidPayload
 from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery, Message
 from celeriac.outcome import DeadReason, Outcome, ReadyChord, State
+from celeriac.policies.gate import Gate, Permit
+from celeriac.policies.limit_book import LimitBook
 from celeriac.policy import Finish, Postpone, Refuse, Verdict
 from celeriac.pool import Job
 from celeriac.telemetry.bus import Bus
@@ -98,6 +103,7 @@ class CeleryRunner:
         self._accept = set(prepare_accept_content(app.conf.accept_content))
         self._inherit_priority = bool(app.conf.task_inherit_parent_priority)
         self._verdicts = Verdicts(app, hostname, max_crashes)
+        self._door: Door | None = None
         self.orders: Orders | None = None
         """What remote control tells this runner, if there is any."""
         self._any_revoked = False
@@ -151,8 +157,18 @@ class CeleryRunner:
 
     # -- decode ----------------------------------------------------------------------------------------------------
 
-    def prepare(self, delivery: Delivery, *, to_run: bool = True) -> Job | Outcome:
-        """See :class:`~celeriac.engine.runner.Runner`.  Without ``to_run`` no rate limit applies: it is about one that has run."""
+    def gate(self, owner: str, broker: Broker, *, sequential: bool) -> Gate | None:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        limiting = Limiting(self._app)
+        if limiting:
+            book = LimitBook(limiting.declared)
+            gate = Gate(owner, broker, connect.passing_key_values(self._app), book, sequential=sequential)
+            self._door = Door(limiting, gate, lanes=broker.has_lanes)
+            return gate
+        return None
+
+    def prepare(self, delivery: Delivery, permit: Permit | None = None, *, to_run: bool = True) -> Job | Outcome:
+        """See :class:`~celeriac.engine.runner.Runner`.  Without ``to_run`` no limit applies: it is about one that has run."""
         headers: Any = None
         try:
             envelope = decode(delivery.raw)
@@ -160,10 +176,10 @@ class CeleryRunner:
             if not headers or "task" not in headers:
                 headers = self._first_protocol(envelope)
             job = self._job(delivery, envelope, headers)
-            if job.plan.interval or headers.get("eta") is not None:
-                parked = self._too_early(job, headers, to_run=to_run)
-                if parked is not None:
-                    return parked
+            if job.plan.interval or headers.get("eta") is not None or self._door is not None:
+                outside = self._too_early(job, headers, to_run=to_run) or self._kept_out(job, permit, to_run=to_run)
+                if outside is not None:
+                    return outside
         except UnknownTask as error:
             return self._verdicts.malformed(delivery, DeadReason.UNKNOWN_TASK, error, headers)
         except Exception as error:
@@ -192,7 +208,7 @@ class CeleryRunner:
             raise UnknownTask(f"{name!r} is not a registered task of this worker; is its module imported?")
         plan = Plan(task, *self._limits)
         plan.policies = policies_of(self._app, task)
-        if self._buckets is not None and task.rate_limit:
+        if self._buckets is not None and task.rate_limit and not limits_cluster(task):
             plan.interval = interval_of(task.rate_limit)
         self._plans[name] = plan
         return plan
@@ -220,6 +236,12 @@ class CeleryRunner:
         wait, booked = self._buckets.admit(job.name, interval)
         return parked(job, time.time() + wait, admitted=booked) if wait else None
 
+    def _kept_out(self, job: TaskJob, permit: Permit | None, *, to_run: bool) -> Outcome | None:
+        """What becomes of a task that limits keep from running now; ``None`` when they do not."""
+        if self._door is None or not to_run:
+            return None
+        return self._door.keep_out(job, permit, lambda: self._body(job)[:2])
+
     def _body(self, job: TaskJob) -> tuple[Any, Any, Any]:
         body = decode_body(job.envelope, self._accept)
         if type(body) is dict and "task" in body:
@@ -242,10 +264,13 @@ class CeleryRunner:
         if isinstance(request, Outcome):
             return self._abandoned(job, request)
         if not job.plan.policies:
-            return self._run(job, request)
+            return (job.permit and turned_away(job)) or self._run(job, request)
         guard = Guard(job.plan.policies, job, request)
         verdict = guard.enter()
-        outcome = self._run(job, request) if verdict is None else self._ruled(job, request, verdict)
+        if verdict is None:
+            outcome = (job.permit and turned_away(job)) or self._run(job, request)
+        else:
+            outcome = self._ruled(job, request, verdict)
         return guard.leave(outcome)
 
     def _run(self, job: TaskJob, request: Request) -> Outcome:
@@ -274,12 +299,13 @@ class CeleryRunner:
         if isinstance(request, Outcome):
             return self._abandoned(job, request)
         if not job.plan.policies:
-            return await self._run_async(job, request)
+            return (job.permit and await asyncio.to_thread(turned_away, job)) or await self._run_async(job, request)
         guard = Guard(job.plan.policies, job, request)
         # Policies go to a store and wait for it: in another thread, so that the other coroutines go on.
         verdict = await asyncio.to_thread(guard.enter)
         if verdict is None:
-            outcome = await self._run_async(job, request)
+            away = job.permit and await asyncio.to_thread(turned_away, job)
+            outcome = away or await self._run_async(job, request)
         else:
             with OutsideLoop():
                 outcome = self._ruled(job, request, verdict)
@@ -596,8 +622,18 @@ class CeleryRunner:
         if isinstance(job, Outcome):
             return job
         assert isinstance(job, TaskJob)
-        outcome = self._verdicts.recover(job, fate, detail)
+        outcome = self._found_final(job) or self._verdicts.recover(job, fate, detail)
         return self._finished(job, self._abandoned(job, outcome))
+
+    def _found_final(self, job: TaskJob) -> Outcome | None:
+        """The outcome of a task whose process died after its result was stored, in a store of its own, and before anything else."""
+        if not self._stores_apart:
+            return None
+        try:
+            return self._settled_before(job, self._verdicts.request_of(job))
+        except Exception:
+            trace_log.exception("Whether %s[%s] had finished could not be found out", job.name, job.task_id)
+            return None
 
     def failed(self, job: Job, error: BaseException) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""

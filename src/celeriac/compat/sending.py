@@ -251,7 +251,7 @@ def _announcement(
     app: Any, name: str, body: Any, headers: dict[str, Any], address: Address, sent_event: dict[str, Any] | None
 ) -> Callable[[], None] | None:
     """What is to be called once the message is sent; ``None`` when nobody listens."""
-    if not (signals.after_task_publish.receivers or sent_event or bus.listening):
+    if not (signals.after_task_publish.receivers or sent_event or bus.listening or signals.task_sent.receivers):
         return None
 
     def announce() -> None:
@@ -259,12 +259,20 @@ def _announcement(
             signals.after_task_publish.send(
                 sender=name, body=body, headers=headers, exchange=address.exchange, routing_key=address.routing_key
             )
+        if signals.task_sent.receivers:  # deprecated by Celery, and sent all the same
+            _send_task_sent(name, body, headers)
         if sent_event:
             _send_event(app, sent_event, address)
         if bus.listening:
             bus.emit(TaskSent(name, address.queue or "", headers.get("id") or "", due_at(app, headers.get("eta"))))
 
     return announce
+
+
+def _send_task_sent(name: str, body: Any, headers: dict[str, Any]) -> None:
+    args, kwargs = (body.get("args"), body.get("kwargs")) if isinstance(body, dict) else body[:2]
+    about = {"task_id": headers.get("id"), "task": name, "eta": headers.get("eta"), "taskset": headers.get("group")}
+    signals.task_sent.send(sender=name, args=args, kwargs=kwargs, **about)
 
 
 def _send_event(app: Any, sent_event: dict[str, Any], address: Address) -> None:

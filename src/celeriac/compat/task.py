@@ -193,4 +193,9 @@ class Task(celery.Task):
 
 
 def _somebody_listens() -> bool:
-    return bool(signals.before_task_publish.receivers or signals.after_task_publish.receivers or bus.listening)
+    return bool(
+        signals.before_task_publish.receivers
+        or signals.after_task_publish.receivers
+        or signals.task_sent.receivers
+        or bus.listening
+    )

@@ -13,7 +13,7 @@ UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 _RATE = re.compile(r"\s*(\d+)\s*/\s*(\d+(?:\.\d+)?)?\s*([smhd])\s*")
 
-SMOOTH_SECONDS = 0.1
+SMOOTH_SECONDS = 0.2
 """A limit's usual burst is what it allows in this time: short enough to be smooth, long enough to share round trips."""
 
 
@@ -99,7 +99,7 @@ class Limit:
             function of them.  Without: one limit for all calls.
         weight: what a call costs: a number, a template (``"{pages}"``) or a function of the arguments.  It counts for the rate and
             for the concurrency.  A call that costs more than the whole limit costs the whole limit.
-        burst: how much of the rate may start at the same moment.  By default as much as it allows in a tenth of a second.
+        burst: how much of the rate may start at the same moment.  By default as much as it allows in a fifth of a second.
         name: limits of the same name are one, shared by all tasks that declare it.  By default the task's name and the key.
 
     Raises:

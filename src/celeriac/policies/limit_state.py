@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from celeriac.policies.limit import Allowance, Rate
 
-GUARD_SHARE, SHORTEST_GUARD, LONGEST_GUARD = 0.015, 0.01, 1.0
+GUARD_SHARE, SHORTEST_GUARD, LONGEST_GUARD = 0.01, 0.01, 1.0
 """Of a period, in seconds.  Less, and tasks on a busy machine need a second grant more often; more, and more of the rate is unused."""
 
 SPREAD = 1.005

@@ -3,7 +3,7 @@
 -- What waits is counted one by one up to a bound, in the index.  Beyond it the planner's estimate has to do.
 
 -- name: depths
-SELECT ready, later, consumers, age FROM {schema}.depths(%s, %s)
+SELECT ready, later, consumers, age, waiting FROM {schema}.depths(%s, %s)
 
 -- name: any_ready
 SELECT {schema}.any_ready(%s)

@@ -12,6 +12,9 @@ WITH alive AS (
 )
 SELECT name FROM alive
 
+-- name: alive
+SELECT name FROM {schema}.owners WHERE name = ANY (%s) AND condemned_at IS NULL
+
 -- name: unregister
 SELECT {schema}.unregister(%s)
 

@@ -112,11 +112,19 @@ class Publisher:
             self._followed.pop((owner, tag), None)
 
 
+def goes_back_unchanged(outcome: Outcome) -> bool:
+    """Whether the server can put the message back itself, in its old place."""
+    return outcome.requeue is not None and wire.same_message(outcome.requeue, outcome.delivery.raw)
+
+
 def _messages(outcome: Outcome) -> list[Message | None]:
     """What an outcome publishes; ``None`` stands for its dead letter."""
-    found: list[Message | None] = list(outcome.publish)
     delivery = outcome.delivery
-    if outcome.requeue is not None and outcome.requeue != delivery.raw:
+    found: list[Message | None] = [
+        message._replace(raw=wire.as_copy(message.raw)) if wire.same_message(message.raw, delivery.raw) else message
+        for message in outcome.publish
+    ]
+    if outcome.requeue is not None and not goes_back_unchanged(outcome):
         found.append(Message(delivery.queue, outcome.requeue))
     if outcome.dead is not None:
         found.append(None)

@@ -39,6 +39,7 @@ SCRIPTS = (
     "promote",
     "depth",
     "replay",
+    "expire_dead",
     "leased_count",
     "lanes",
     "unpark",
@@ -50,6 +51,7 @@ class RedisBroker(Broker):
     """Queues, schedule, leases and dead letters in Redis."""
 
     has_lanes = True
+    writes_keys = True
 
     def __init__(self, options: RedisOptions, results: ResultKeys | None = None) -> None:
         """Connects at first use.

@@ -18,7 +18,7 @@ from celeriac.broker import NO_BOUNDS, Broker, DeadMessage, Depth, Lane
 from celeriac.brokers.sqlite import burying, leasing, looking, owning, parking, publishing, settling
 from celeriac.errors import ConfigurationError
 from celeriac.keyvalue import Claim, KeyValueStore
-from celeriac.message import Bound, Delivery, Message
+from celeriac.message import Bound, Delivery, Message, lane_queue
 from celeriac.outcome import Outcome, Settlement
 from celeriac.sqlite_store import LOCK_TIMEOUT, SQLiteStore, Synchronous, bell, keyvalues, path_from_url
 
@@ -55,6 +55,7 @@ class SQLiteBroker(Broker):
     """
 
     has_lanes = True
+    writes_keys = True
 
     def __init__(  # noqa: PLR0913 - options, all but one by name
         self,
@@ -251,7 +252,7 @@ class SQLiteBroker(Broker):
         """See :meth:`Broker.purge`.  Goes in batches, each one transaction."""
         total = self._purge_one(queue)
         while lanes := self.lanes([queue]):
-            total += sum(self._purge_one(parking.lane_queue(queue, lane.name)) for lane in lanes)
+            total += sum(self._purge_one(lane_queue(queue, lane.name)) for lane in lanes)
         return total
 
     def _purge_one(self, queue: str) -> int:

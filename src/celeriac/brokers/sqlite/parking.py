@@ -11,23 +11,15 @@ from collections.abc import Sequence
 
 from celeriac.broker import Lane
 from celeriac.brokers.sqlite import leasing
-from celeriac.message import Delivery
+from celeriac.message import AFTER_SEPARATOR, LANE_SEPARATOR, Delivery, lane_queue
 from celeriac.sqlite_store.statements import statements
 
 _SQL = statements(__package__ or "", "lane.sql")
 
-SEPARATOR, AFTER = "\x1f", "\x20"
-"""Between the two parts of a name, and the character after it in order."""
-
-
-def lane_queue(queue: str, lane: str) -> str:
-    """The hidden queue that a lane is."""
-    return f"{queue}{SEPARATOR}{lane}"
-
 
 def parked(connection: sqlite3.Connection, queue: str) -> int:
     """How many messages wait beside a queue."""
-    return int(connection.execute(_SQL["parked"], (queue + SEPARATOR, queue + AFTER)).fetchone()[0])
+    return int(connection.execute(_SQL["parked"], (queue + LANE_SEPARATOR, queue + AFTER_SEPARATOR)).fetchone()[0])
 
 
 def lanes(connection: sqlite3.Connection, queues: Sequence[str], limit: int) -> list[Lane]:
@@ -37,7 +29,7 @@ def lanes(connection: sqlite3.Connection, queues: Sequence[str], limit: int) -> 
 
 def _lanes_of(connection: sqlite3.Connection, queue: str, limit: int) -> list[Lane]:
     # From a random place on, and around: the names begin with digests.
-    first, last = queue + SEPARATOR, queue + AFTER
+    first, last = queue + LANE_SEPARATOR, queue + AFTER_SEPARATOR
     start = f"{first}{random.getrandbits(32):08x}"
     rows = connection.execute(_SQL["some"], (start, last, limit)).fetchall()
     if len(rows) < limit:

@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from celeriac.brokers.sqlite import burying, looking
-from celeriac.brokers.sqlite.parking import lane_queue
 from celeriac.errors import QueueFull
-from celeriac.message import Bound, Message, task_of
+from celeriac.message import Bound, Message, lane_queue, task_of
 from celeriac.outcome import DeadLetter, DeadReason
 from celeriac.sqlite_store.statements import statements
 
@@ -29,10 +28,7 @@ def normalised(priority: int, steps: Sequence[int]) -> int:
 
 def publish(connection: sqlite3.Connection, messages: Sequence[Message], steps: Sequence[int], now: float) -> bool:
     """Insert messages; return whether any of them can be leased at once.  Priorities are normalised."""
-    rows = [
-        (lane_queue(m.queue, m.lane) if m.lane else m.queue, normalised(m.priority, steps), m.due, m.raw)
-        for m in messages
-    ]
+    rows = [(lane_queue(m.queue, m.lane), normalised(m.priority, steps), m.due, m.raw) for m in messages]
     later = [row for row in rows if row[2] is not None and row[2] > now]
     ready = [(queue, priority, raw) for queue, priority, due, raw in rows if due is None or due <= now]
     if later:

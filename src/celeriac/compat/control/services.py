@@ -92,7 +92,7 @@ class RemoteServices:
             self.orders.events.switch(True)
         self._start_cancelling()
         if not self._can_broadcast():
-            logger.info("Remote control and heartbeats are off: %s cannot send to all", worker.app.conf.broker_url)
+            logger.info("Remote control and heartbeats are off: this broker cannot send to all workers at once")
             return
         self._heart.start()
         if worker.app.conf.worker_enable_remote_control:

@@ -5,7 +5,7 @@
 
 -- How much lies in each queue, in the order asked.  What waits is counted one by one up to a bound, in the index.
 CREATE FUNCTION {schema}.depths(wanted text[], bound bigint)
-RETURNS TABLE (ready bigint, later bigint, consumers bigint, age float8)
+RETURNS TABLE (ready bigint, later bigint, consumers bigint, age float8, waiting bigint)
 LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     wish text;
@@ -19,6 +19,7 @@ BEGIN
         WHERE o.condemned_at IS NULL AND o.deadline >= clock_timestamp() AND wish = ANY (o.queues);
         age := (SELECT extract(epoch FROM clock_timestamp() - m.queued_at) FROM {schema}.messages m
             WHERE m.owner IS NULL AND m.queue = wish ORDER BY m.queue, m.priority, m.id LIMIT 1);
+        waiting := {schema}.parked(wish, bound);
         RETURN NEXT;
     END LOOP;
 END
