@@ -24,7 +24,7 @@ class Case(NamedTuple):
 
 ALWAYS_REPEATED = frozenset({"drain"})
 NEVER_REPEATED = frozenset({"queued", "scheduled"})
-PRINCIPALS = frozenset({"celeriac", "celeriac-sqlite", "celery", "limit"})
+PRINCIPALS = frozenset({"celeriac", "celeriac-sqlite", "celeriac-postgres", "celeriac-results", "celery", "limit"})
 """Systems that the goals speak of."""
 
 
