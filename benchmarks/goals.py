@@ -108,6 +108,12 @@ GOALS = (
         "times",
         against("celery-database", "drain", "rate", results=True, own="celeriac-results"),
     ),
+    Goal(
+        "RabbitMQ, drain, to Celery on RabbitMQ",
+        10,
+        "times",
+        against("celery-rabbitmq", "drain", "rate", own="celeriac-rabbitmq"),
+    ),
 )
 
 

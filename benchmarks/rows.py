@@ -21,9 +21,9 @@ class Choice(NamedTuple):
 
 CELERY = ("celeriac", "celery")
 CELERY_BOTH = (*CELERY, "celery-threads")
-ELSEWHERE = {"celeriac-sqlite", *(kind.name for kind in (*ON_POSTGRES, *RESULTS_IN_POSTGRES))}
-"""Measured in rows of their own."""
-ON_REDIS = tuple(name for name in SYSTEMS if name not in ELSEWHERE)
+ON_REDIS = tuple(
+    name for name, system in SYSTEMS.items() if system.on_redis and type(system) not in RESULTS_IN_POSTGRES
+)
 REAL = tuple(name for name in ON_REDIS if name != "limit")
 
 
@@ -61,6 +61,12 @@ def _postgres_results(_: Choice) -> Iterable[Case]:
     return [Case("drain", kind.name, results=True) for kind in RESULTS_IN_POSTGRES]
 
 
+def _rabbitmq(_: Choice) -> Iterable[Case]:
+    """Celeriac and Celery, both on RabbitMQ."""
+    names = ("celeriac-rabbitmq", "celery-rabbitmq")
+    return [Case(measure, name) for measure in ("drain", "send", "steady") for name in names]
+
+
 ROWS: Mapping[str, Callable[[Choice], Iterable[Case]]] = {
     "drain": _drain,
     "send": _send,
@@ -73,6 +79,7 @@ ROWS: Mapping[str, Callable[[Choice], Iterable[Case]]] = {
     "sqlite": _sqlite,
     "postgres": _postgres,
     "postgres-results": _postgres_results,
+    "rabbitmq": _rabbitmq,
     "patterns": lambda _: [Case(f"pattern {name}", "celeriac", results=True) for name in PATTERNS],
 }
 

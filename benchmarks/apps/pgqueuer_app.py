@@ -21,12 +21,12 @@ MOST = 10_000
 _kept: list[Queries] = []
 
 
-async def main() -> PgQueuer:
-    """What ``pgq run`` calls."""
+async def work() -> None:
+    """One worker process, without ``pgq run``: that command of 1.6.0 fails over its own log level."""
     queuer = PgQueuer(AsyncpgDriver(await asyncpg.connect(URL)))
     for name, body in BODIES.items():
         _register(queuer, name, body)
-    return queuer
+    await queuer.run(batch_size=100)
 
 
 def _register(queuer: PgQueuer, name: str, body: Any) -> None:
@@ -63,3 +63,7 @@ def send_many(task: str, arguments: Iterable[tuple[Any, ...]]) -> None:
             await queries.enqueue([task] * len(some), some, [0] * len(some))
 
     loops.run(send())
+
+
+if __name__ == "__main__":
+    loops.run(work())

@@ -99,7 +99,7 @@ class PgQueuer(System):
     on_redis = False
 
     def workers(self) -> list[list[str]]:
-        return [["pgq", "run", f"{self.app}:main", "--batch-size", "100"]] * 2
+        return [["python", "-m", self.app]] * 2
 
     def environment(self, site: Site) -> Mapping[str, str]:
         return {"BENCH_URL": server_of(site).url, "PGDSN": server_of(site).url}
