@@ -21,7 +21,7 @@ import struct
 from typing import NamedTuple
 
 from celeriac.brokers.rabbitmq import properties
-from celeriac.errors import StoreError
+from celeriac.errors import ConfigurationError
 from celeriac.message import COPY_HEADER
 
 MAGIC = 0xA1
@@ -206,6 +206,9 @@ def parse_get_ok(payload: bytes) -> tuple[int, bool, int, bytes]:
     return tag, bool(redelivered), left, payload[13:at]
 
 
+NOT_AMQP = "What the server sends is not AMQP 0-9-1; is it the port of another protocol?"
+
+
 class FrameReader:
     """Cuts a stream of bytes into frames."""
 
@@ -222,16 +225,18 @@ class FrameReader:
         """The next whole frame: kind, channel and payload.
 
         Raises:
-            StoreError: the bytes are no AMQP.
+            ConfigurationError: the bytes are no AMQP.
         """
         at, buffer = self._at, self._buffer
         if len(buffer) < at + 8:
             return None
         kind, channel, size = _FRAME.unpack_from(buffer, at)
         end = at + 7 + size
+        if kind > HEARTBEAT:
+            raise ConfigurationError(NOT_AMQP)
         if len(buffer) <= end:
             return None
         if buffer[end] != END:
-            raise StoreError("What the server sends is not AMQP 0-9-1; is it the port of another protocol?")
+            raise ConfigurationError(NOT_AMQP)
         self._at = end + 1
         return kind, channel, buffer[at + 7 : end]
