@@ -58,7 +58,7 @@ authorizer: AllowAllAuthorizer
 """
 
 OPENED = """
-java.base/java.io java.base/java.lang java.base/java.lang.module java.base/java.lang.ref java.base/java.lang.reflect
+java.base/java.io java.base/java.lang java.base/jdk.internal.misc java.base/java.lang.module java.base/java.lang.ref java.base/java.lang.reflect
 java.base/java.math java.base/java.net java.base/java.nio java.base/java.util java.base/java.util.concurrent
 java.base/java.util.concurrent.atomic java.base/jdk.internal.loader java.base/jdk.internal.math java.base/jdk.internal.module
 java.base/jdk.internal.ref java.base/jdk.internal.reflect java.base/jdk.internal.util.jar java.base/jdk.internal.vm
@@ -131,10 +131,12 @@ def cassandra() -> Iterator[int]:
         "cassandra.skip_wait_for_gossip_to_settle": "0",
         "cassandra.ring_delay_ms": "1",
         "jdk.attach.allowAttachSelf": "true",
+        "io.netty.tryReflectionSetAccessible": "true",
         "java.io.tmpdir": str(directory),
     }
     options = [f"-D{name}={value}" for name, value in settings.items()]
     main = "org.apache.cassandra.service.CassandraDaemon"
-    arguments = ["-Xmx768m", "-Xms256m", *opened, *exported, *options, "-cp", jars, main]
+    agent = next((JARS / "cassandra").glob("jamm-*.jar"))
+    arguments = ["-Xmx768m", "-Xms256m", f"-javaagent:{agent}", *opened, *exported, *options, "-cp", jars, main]
     with java(directory, arguments, lambda: listens(port)):
         yield port
