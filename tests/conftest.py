@@ -96,6 +96,14 @@ def postgres_url(shared_postgres: PostgresServer, postgres_database: str) -> Ite
 
 
 @pytest.fixture
+def postgres_proxy(shared_postgres: PostgresServer, postgres_url: str) -> Iterator[FaultProxy]:
+    """A faulty way to the database of ``postgres_url``, as ``proxy.url``."""
+    template = postgres_url.replace(f":{shared_postgres.port}/", ":{port}/")
+    with FaultProxy(shared_postgres.port, template=template) as proxy:
+        yield proxy
+
+
+@pytest.fixture
 def postgres_server() -> Iterator[PostgresServer]:
     """A server of the test's own, to kill, pause and restart."""
     with PostgresServer() as server:

@@ -40,14 +40,15 @@ class FaultProxy:
     Args:
         target_port: the server's port.
         database: for :attr:`url`, the number of a Redis database.
+        template: for :attr:`url` of another kind of server, with ``{port}`` in it.
 
     It runs in a thread of its own.  A command has taken effect when its method returns; commands may come from any
     thread.  Throughput is not limited by :meth:`delay`: bytes are held, not paced.
     """
 
-    def __init__(self, target_port: int, *, database: int = 0) -> None:
+    def __init__(self, target_port: int, *, database: int = 0, template: str | None = None) -> None:
         self.target = ("127.0.0.1", target_port)
-        self.database = database
+        self.template = template or f"redis://127.0.0.1:{{port}}/{database}"
         self.port = free_port()
         self.accepted = 0
         """Connections accepted so far."""
@@ -87,8 +88,8 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        """The URL of the Redis database behind it."""
-        return f"redis://127.0.0.1:{self.port}/{self.database}"
+        """The URL of the database behind it."""
+        return self.template.format(port=self.port)
 
     @property
     def connections(self) -> int:

@@ -149,7 +149,7 @@ def test_a_state_is_moved_along_with_the_clock():
 # -- workers -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=["sqlite"])
 def stage(request, tmp_path):
     yield from each_stage(request, tmp_path, "tests.apps.broken")
 
@@ -167,6 +167,7 @@ def status(stage, name):
     return json.loads(command(stage, "show", name, "--json").stdout)["status"]
 
 
+@pytest.mark.parametrize("stage", STORES, indirect=True)
 def test_what_flaps_is_called_little_while_it_is_down_and_nothing_is_lost(stage):
     """Two nodes of two slots; what they call goes down again and again."""
     down = stage.effects.path.with_name("down")

@@ -240,3 +240,12 @@ def test_events_and_tasks_outlive_an_outage_of_the_broker(redis_server, tmp_path
             result = stage.send("note", "after")
             assert result.get(timeout=20) == "after"
             wait_until(lambda: heard.of(result.id), 30.0, "no events after the outage")
+
+
+def test_a_sent_task_is_announced(stage):
+    stage.client.conf.task_send_sent_event = True
+    with monitor(stage.client) as heard:
+        result = stage.send("note", "a", countdown=60)
+        sent = heard.wait_for(result.id, "task-sent")
+    assert (sent["name"], sent["queue"], sent["routing_key"]) == (f"{APP}.note", "celery", "celery")
+    assert {"args", "kwargs", "root_id", "parent_id", "retries", "eta", "expires", "exchange"} <= sent.keys()

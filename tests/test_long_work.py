@@ -26,16 +26,15 @@ from celeriac.errors import CeleriacError
 from celeriac.keyvalue import ABSENT, KeyValueStore
 from celeriac.policies.progress import Progress
 from tests.helpers import wait_until
+from tests.stages import STORES, each_stage
 from tests.workers import Stage
 
 APP = "tests.apps.long_work"
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=STORES)
 def stage(request, tmp_path) -> Iterator[Stage]:
-    url = request.getfixturevalue("redis_url") if request.param == "redis" else None
-    with Stage(tmp_path, url, app=APP) as stage:
-        yield stage
+    yield from each_stage(request, tmp_path, APP)
 
 
 @pytest.fixture

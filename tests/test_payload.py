@@ -21,7 +21,7 @@ from celeriac.errors import ConfigurationError
 from celeriac.message import Message
 from tests.apps import typed_models as typed
 from tests.helpers import wait_until
-from tests.workers import Stage
+from tests.stages import STORES, lasting_stage
 
 ID = UUID("12345678-1234-5678-1234-567812345678")
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
@@ -292,14 +292,11 @@ except MissingExtra as error:
 # -- where they arrive -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["sqlite", "redis"])
+@pytest.fixture(scope="module", params=STORES)
 def stage(request, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("typed")
-    shared = request.getfixturevalue("shared_redis") if request.param == "redis" else None
-    url = shared and shared.database_url(951)
-    with Stage(directory, url, app="tests.apps.typed") as stage, stage.worker():
-        stage.async_worker = stage.worker(name="two", pool="asyncio", options=["-Q", "async"])
-        yield stage
+    for stage in lasting_stage(request, tmp_path_factory.mktemp("typed"), "tests.apps.typed", 951):
+        with stage.worker():
+            yield stage
 
 
 def send_plainly(stage, task, args, **options):
@@ -334,7 +331,7 @@ def test_a_bound_task_retries_with_what_it_was_sent(stage):
 
 
 def test_a_coroutine_gets_objects(stage):
-    with stage.async_worker:
+    with stage.worker(name="two", pool="asyncio", options=["-Q", "async"]):
         result = send_plainly(stage, "ship_async", [plain_order("async")], queue="async")
         assert result.get(timeout=15) == plain_order("async")
 

@@ -44,11 +44,11 @@ SCHEDULE: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def store_url(request, tmp_path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/store.sqlite3"
-    return str(request.getfixturevalue("redis_url"))
+    return str(request.getfixturevalue(f"{request.param}_url"))
 
 
 @pytest.fixture
@@ -71,18 +71,32 @@ def queued(broker: Broker, queue: str = "celery") -> list[dict[str, Any]]:
 
 
 class Schedulers:
-    """Scheduler processes."""
+    """Scheduler processes in simulated time.
 
-    def __init__(self, url: str, environment: dict[str, str]) -> None:
+    Args:
+        directory: where they find each other.
+        url: of their store.
+    """
+
+    def __init__(self, directory: Path, url: str) -> None:
+        self._directory = directory
         self._environment = {
             **os.environ, "PYTHONPATH": str(ROOT), "TEST_BROKER": url,
-            "TEST_CONF": json.dumps({"beat_schedule": SCHEDULE, "celeriac_beat_lease": LEASE}), **environment,
+            "TEST_CONF": json.dumps({"beat_schedule": SCHEDULE, "celeriac_beat_lease": LEASE}),
         }  # fmt: skip
         self.processes: list[subprocess.Popen[bytes]] = []
 
-    def start(self) -> None:
-        command = [*die_with_parent(), sys.executable, "-m", "tests.apps.scheduling"]
-        self.processes.append(subprocess.Popen(command, env=self._environment, cwd=ROOT))
+    def start(self, count: int) -> None:
+        """Start so many, and wait until they are ready to begin."""
+        command = [*die_with_parent(), sys.executable, "-m", "tests.apps.scheduling", str(self._directory)]
+        self.processes = [subprocess.Popen(command, env=self._environment, cwd=ROOT) for _ in range(count)]
+        wait_until(lambda: len(list(self._directory.glob("ready-*"))) == count, 60)
+
+    def begin(self, **simulation: float) -> None:
+        """Let time run."""
+        draft = self._directory / "draft"
+        draft.write_text(json.dumps(simulation))
+        draft.rename(self._directory / "go")
 
     def kill(self, pid: int) -> bool:
         """SIGKILL one of them by its process id."""
@@ -101,33 +115,25 @@ class Schedulers:
 
 
 @pytest.mark.timeout(180)
-def test_ten_schedulers_whose_leaders_are_killed_send_each_tick_of_a_month_once(app, store_url):
+def test_ten_schedulers_whose_leaders_are_killed_send_each_tick_of_a_month_once(app, store_url, tmp_path):
     store = connect.open_key_values(app)
     states, begin = States(store), START.timestamp()
     for name in SCHEDULE:
         states.change(name, lambda state: replace(state, last=begin))
-    origin, _ = store.read(LEADERS, [])
-    environment = {
-        "TEST_SPEED": str(MONTH / MONTH_TAKES), "TEST_START": str(begin), "TEST_END": str(begin + MONTH + 60),
-        "TEST_ORIGIN": str(origin + 3.0),  # until all are up
-    }  # fmt: skip
-    schedulers, kills = Schedulers(store_url, environment), 0
+
+    def is_over() -> bool:
+        return all(state and state.last >= begin + MONTH - 1 for state in states.read(list(SCHEDULE))[1].values())
+
+    schedulers, kills = Schedulers(tmp_path, store_url), 0
     try:
-        for _ in range(10):
-            schedulers.start()
-        until = time.monotonic() + MONTH_TAKES + 3.0
-        while time.monotonic() < until and kills < 9:
-            time.sleep(0.7)
+        schedulers.start(10)
+        origin, _ = store.read(LEADERS, [])
+        schedulers.begin(speed=MONTH / MONTH_TAKES, origin=origin, begin=begin, end=begin + MONTH + 60)
+        while kills < 9 and not is_over():
+            time.sleep(0.6)
             _, (entry,) = store.read(LEADERS, [OFFICE])
-            pid = int(json.loads(entry.value)["name"].split(":")[1]) if entry else 0
-            kills += schedulers.kill(pid)
-        wait_until(
-            lambda: all(s and s.last >= begin + MONTH - 1 for s in states.read(list(SCHEDULE))[1].values()),
-            60,
-            "not done",
-        )
-        # A tick whose scheduler died in the middle of sending it is sent by the next one.
-        time.sleep(1)
+            kills += schedulers.kill(int(json.loads(entry.value)["name"].split(":")[1])) if entry else 0
+        wait_until(is_over, 60)
     finally:
         schedulers.close()
 

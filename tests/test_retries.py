@@ -23,7 +23,7 @@ from celeriac.compat.patterns.retries import rules_of
 from celeriac.errors import ConfigurationError
 from celeriac.policies.retries import parse_retry_after, retry_after, rule_for, schedule
 from tests.helpers import wait_until
-from tests.workers import Stage
+from tests.stages import lasting_stage
 
 seconds = st.floats(0, 1e6)
 jitters = st.one_of(st.sampled_from(["none", "full", "equal"]), st.floats(0, 100))
@@ -285,13 +285,11 @@ def test_an_unknown_task_is_answered_with_a_guess(app, printed):
 # -- at run time -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["sqlite", "redis"])
+@pytest.fixture(scope="module", params=("sqlite", "redis", "postgres"))
 def stage(request, tmp_path_factory):
-    directory = tmp_path_factory.mktemp("retries")
-    shared = request.getfixturevalue("shared_redis") if request.param == "redis" else None
-    url = shared and shared.database_url(952)
-    with Stage(directory, url, app="tests.apps.typed") as stage, stage.worker(pool="threads", concurrency=8):
-        yield stage
+    for stage in lasting_stage(request, tmp_path_factory.mktemp("retries"), "tests.apps.typed", 952):
+        with stage.worker(pool="threads", concurrency=8):
+            yield stage
 
 
 def gaps(stage, key):
@@ -340,7 +338,17 @@ def test_a_snooze_counts_no_attempt_and_goes_through_autoretry(stage):
     assert all(gap >= 0.1 for gap in gaps(stage, "sleepy"))
 
 
-def test_coroutines_are_tried_again(stage):
+def test_coroutines_are_tried_again_by_rules_and_by_celerys_options(stage):
     with stage.worker(name="two", pool="asyncio", options=["-Q", "async"]):
-        result = stage.send("flaky_async", "async", 2, queue="async")
-        assert result.get(timeout=15) == 3
+        by_rules = stage.send("flaky_async", "async", 2, queue="async")
+        celerys = stage.send("celerys_async", "celery", 3, queue="async")
+        lost = stage.send("celerys_async", "async-lost", 4, queue="async")
+        never = stage.send("celerys_async", "async-never", 1, "TimeoutError", queue="async")
+        assert by_rules.get(timeout=15) == 3
+        assert celerys.get(timeout=15) == 4
+        with pytest.raises(OSError, match="async-lost"):
+            lost.get(timeout=15)
+        with pytest.raises(TimeoutError):
+            never.get(timeout=15)
+    assert len(stage.effects.of("attempt", "async-lost")) == 4
+    assert len(stage.effects.of("attempt", "async-never")) == 1

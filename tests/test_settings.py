@@ -321,7 +321,7 @@ def test_the_worker_refuses_on_its_command_line(tmp_path):
 def test_settings_without_an_effect_are_named():
     app = named()
     assert unneeded(app) == []
-    app.conf.update({name: 7 for name in UNNEEDED})
+    app.conf.update(dict.fromkeys(UNNEEDED, 7))
     assert [line.partition(" ")[0] for line in unneeded(app)] == list(UNNEEDED)
     assert all("has no effect: " in line for line in unneeded(app))
 

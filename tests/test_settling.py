@@ -25,7 +25,7 @@ ACKNOWLEDGEMENTS = ["early", "late"]
 
 
 @pytest.fixture(scope="module")
-def stages(shared_redis, tmp_path_factory):
+def stages(request, shared_redis, tmp_path_factory):
     """One worker for each way to keep queues and results, which lives through all explosions."""
     started = {}
 
@@ -35,6 +35,9 @@ def stages(shared_redis, tmp_path_factory):
             redis = shared_redis.database_url(900 + len(started))
             broker = None if kind == "sqlite" else redis
             backend = f"sqlite:///{directory}/results.sqlite3" if kind == "apart" else None
+            if kind == "postgres":
+                server = request.getfixturevalue("shared_postgres")
+                broker = server.database_url(server.new_database())
             stage = Stage(directory, broker, backend, app=APP)
             started[kind] = stage, stage.worker().start()
         return started[kind][0]
@@ -45,7 +48,7 @@ def stages(shared_redis, tmp_path_factory):
         stage.close()
 
 
-@pytest.fixture(params=["redis", "sqlite"])
+@pytest.fixture(params=["redis", "sqlite", "postgres"])
 def stage(request, stages):
     return stages(request.param)
 

@@ -20,7 +20,7 @@ from tests.stages import STORES, each_stage
 from tests.workers import ROOT
 
 
-@pytest.fixture(params=STORES)
+@pytest.fixture(params=["redis"])
 def stage(request, tmp_path):
     yield from each_stage(request, tmp_path, "tests.apps.once")
 
@@ -204,9 +204,7 @@ PRODUCER = """
 import sys, threading
 from celeriac import Celery
 from tests.apps import once
-app = Celery("producer", broker=sys.argv[1], backend=sys.argv[1], set_as_current=False)
-if sys.argv[2]:
-    app.conf.celeriac_state_url = sys.argv[2]
+app = Celery("producer", broker=sys.argv[1], backend=sys.argv[2], set_as_current=False)
 task = once.declare(app)["whole"]
 barrier, ids = threading.Barrier(int(sys.argv[3])), []
 def produce():
@@ -222,9 +220,9 @@ print(" ".join(ids))
 """
 
 
+@pytest.mark.parametrize("stage", STORES, indirect=True)
 def test_of_two_hundred_producers_one_sends(stage, tasks):
-    state = stage.conf.get("celeriac_state_url", "")
-    command = [sys.executable, "-c", PRODUCER, stage.broker_url, state, "50"]
+    command = [sys.executable, "-c", PRODUCER, stage.broker_url, stage.backend_url, "50"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     producers = [
         subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True)

@@ -6,6 +6,7 @@ from celeriac.compat.long_work.functions import check_cancelled, cursor, is_canc
 from celeriac.compat.snooze import Snooze
 from celeriac.errors import CeleriacError, InvalidPayload, NotUnique, QueueFull
 from celeriac.policies.circuit_breaker import Breaker, CircuitOpen
+from celeriac.policies.limit import Limit
 from celeriac.policies.retries import Retry
 from celeriac.version import __version__
 
@@ -17,6 +18,7 @@ __all__ = [
     "CircuitOpen",
     "CursorLost",
     "InvalidPayload",
+    "Limit",
     "NoTaskHere",
     "NotUnique",
     "QueueFull",

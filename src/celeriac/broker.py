@@ -16,14 +16,16 @@ called again; after a ``lease`` of unknown fate, :meth:`Broker.leased` tells wha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from celeriac.backend import Backend
-from celeriac.errors import StoreUnavailable
+from celeriac.errors import ConfigurationError, StoreUnavailable
 from celeriac.keyvalue import Claim, KeyValueStore, Namespace, holder_of
-from celeriac.message import Delivery, Message
+from celeriac.message import Bound, Delivery, Message
 from celeriac.outcome import KeyWrite, Outcome, Settlement
+
+NO_BOUNDS: Mapping[str, Bound] = {}
 
 CLAIM_SECONDS = 10.0
 """How long a key is claimed for a message that is not known to be sent yet, where the two are in different stores.  Shorter than a
@@ -43,6 +45,18 @@ class Depth:
     """Live owners that serve the queue."""
     oldest_age: float | None
     """Seconds that the next message has waited; ``None`` when the queue is empty or the message does not tell."""
+    parked: int = 0
+    """Messages that wait beside the queue until a limit lets them in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Messages of one queue that wait beside it, until whoever parked them takes them out."""
+
+    queue: str
+    name: str
+    count: int
+    """Messages in it; when asking for some, how many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +85,10 @@ class Broker(ABC):
     url: str
     """Where it is, without password; for people to read."""
 
+    has_lanes: bool = False
+    """Whether messages can be parked beside their queues: settling publishes to :attr:`~celeriac.message.Message.lane`, and
+    :meth:`lanes` and :meth:`unpark` work."""
+
     round_trips: int
     """How many times this object has gone to the store and waited for the answer (an SQL statement or transaction
     that stays in the process counts one).  Tests assert on it."""
@@ -91,11 +109,15 @@ class Broker(ABC):
     promotes = True
     """Whether the schedule is ours to look through.  Where it is not, due messages come into their queues by themselves,
     :meth:`promote` has nothing to do, and :attr:`Depth.scheduled` counts all queues together, at the first one asked for."""
+    writes_keys = False
+    """Whether there is a key-value store whose keys it writes itself: see :meth:`shares_keys`."""
     shows_age = True
     """Whether :attr:`Depth.oldest_age` can be told without taking the message."""
     call_round_trips = 1
     """Most round trips of one publish, lease or settle, whatever the number of messages."""
 
+    counts_bounds = True
+    """Whether :meth:`publish_within` looks at the bounds that it is given.  RabbitMQ goes by its queues' own arguments."""
     best_batch = 1000
     """Most messages that a worker should lease at once: more would keep it waiting for longer than they save."""
 
@@ -116,11 +138,35 @@ class Broker(ABC):
         All or nothing.  When it returns, the store has accepted them with its configured durability.
         """
 
+    def publish_within(self, messages: Sequence[Message], bounds: Mapping[str, Bound]) -> None:
+        """Publish without letting queues grow past their bounds.
+
+        What counts is what is ready, scheduled or parked.  What is leased does not, and what comes back to a queue by
+        other ways (a retry, work that is handed back or rescued, a replayed dead letter) is never refused: a queue may be
+        longer than its bound by that, and takes nothing new until it is shorter again.
+
+        Where the oldest make room, those of the lowest priority go first, to the dead letters with the reason
+        ``overflow``; what is scheduled or parked is not dropped.
+
+        Args:
+            messages: as for :meth:`publish`, all or nothing.  Those of queues without a bound are sent with the others.
+            bounds: by the name of the queue.
+
+        Raises:
+            QueueFull: one of the queues has no room for its messages.  Nothing was sent, and nothing dropped.
+            ConfigurationError: this broker cannot bound its queues.
+        """
+        raise ConfigurationError(f"The broker at {self.url} cannot bound the length of its queues")
+
     def prepare(self, queues: Sequence[str]) -> None:  # noqa: B027 - most stores have nothing to prepare
         """See to it that queues exist and get what their exchanges have for them, where a store has such things."""
 
     def publish_claimed(
-        self, messages: Sequence[Message], claims: Sequence[Claim | None], store: KeyValueStore
+        self,
+        messages: Sequence[Message],
+        claims: Sequence[Claim | None],
+        store: KeyValueStore,
+        bounds: Mapping[str, Bound] = NO_BOUNDS,
     ) -> list[bytes | None]:
         """Publish messages of which some are sent only if nobody holds their key.
 
@@ -131,6 +177,7 @@ class Broker(ABC):
             messages: as for :meth:`publish`.
             claims: for each message; ``None``: it is sent in any case.
             store: where the keys are.
+            bounds: as for :meth:`publish_within`; with any, the key is claimed first wherever it is.
 
         Returns:
             For each message ``None`` if it was sent, else the value of the key that somebody holds.
@@ -142,7 +189,9 @@ class Broker(ABC):
             found.append(None if claim and value and holder_of(value) == claim.holder else value)
         wanted = [(message, claim) for message, claim, value in zip(messages, claims, found, strict=True) if not value]
         try:
-            if wanted:
+            if wanted and bounds:
+                self.publish_within([message for message, _ in wanted], bounds)
+            elif wanted:
                 self.publish([message for message, _ in wanted])
         except StoreUnavailable:
             raise  # it may have been sent
@@ -199,6 +248,28 @@ class Broker(ABC):
         milliseconds when something does.
         """
 
+    # -- lanes -----------------------------------------------------------------------------------------------------
+
+    def lanes(self, queues: Sequence[str], limit: int = 100) -> list[Lane]:
+        """Lanes of these queues that have messages, in one round trip: at most ``limit`` of each queue, others each time where
+        there are more.
+        """
+        return []
+
+    def unpark(self, owner: str, wanted: Sequence[Lane]) -> list[list[Delivery]]:
+        """Lease messages from lanes, in one round trip: for each lane up to its count, by priority, then the oldest first.
+
+        From then on they are messages of their queue like any other: what goes back goes there.
+
+        Raises:
+            OwnerLost: as :meth:`turn` does.
+        """
+        raise ConfigurationError(f"The broker at {self.url} has no lanes")
+
+    def alive(self, owners: Sequence[str]) -> set[str]:
+        """Those of these owners that are registered and not condemned; all of them where a broker cannot tell."""
+        return set(owners)
+
     # -- owners ----------------------------------------------------------------------------------------------------
 
     @abstractmethod
@@ -253,7 +324,7 @@ class Broker(ABC):
 
     @abstractmethod
     def purge(self, queue: str) -> int:
-        """Throw away what is ready or scheduled in a queue; return how many."""
+        """Throw away what is ready, scheduled or parked in a queue; return how many."""
 
     # -- dead letters ----------------------------------------------------------------------------------------------
 

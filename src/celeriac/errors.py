@@ -77,7 +77,44 @@ class OwnerLost(CeleriacError):
 
 
 class QueueFull(CeleriacError):
-    """The queue has reached its maximum length; nothing was sent."""
+    """The queue has reached its maximum length; nothing was sent.
+
+    Args:
+        queue: its name.
+        max_length: its maximum length; ``None`` where only the broker knows it.
+        length: how much lay in it; ``None`` where the broker does not say.
+        count: how many messages were to be added.
+        refused: places of the messages that were not sent, where the others were (RabbitMQ has no all or nothing).
+    """
+
+    def __init__(
+        self,
+        queue: str,
+        max_length: int | None = None,
+        length: int | None = None,
+        count: int = 1,
+        refused: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__(queue, max_length, length, count, refused)
+        self.queue = queue
+        self.max_length = max_length
+        self.length = length
+        self.count = count
+        self.refused = refused
+
+    @property
+    def never_fits(self) -> bool:
+        """Whether so many messages never have room in it together."""
+        return self.refused is None and self.max_length is not None and self.count > self.max_length
+
+    def __str__(self) -> str:
+        if self.refused is not None and len(self.refused) < self.count:
+            return f"Queue {self.queue} has no room: {len(self.refused)} of {self.count} messages were refused, the others sent"
+        what = "another message" if self.count == 1 else f"{self.count:,} more"
+        holds = "" if self.length is None else f" holds {self.length:,} and"
+        most = "" if self.max_length is None else f": it{holds} takes at most {self.max_length:,}"
+        hint = ". So many never have room in it: send fewer at a time" if self.never_fits else ""
+        return f"Queue {self.queue} has no room for {what}{most}{hint}"
 
 
 class NotUnique(CeleriacError):

@@ -107,6 +107,8 @@ class DeadReason(str, Enum):
     TIME_LIMIT = "time_limit"
     BREAKER = "breaker"
     """Its circuit breaker was open."""
+    OVERFLOW = "overflow"
+    """It made room in a queue that had reached its maximum length."""
 
 
 class DeadLetter(NamedTuple):

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from celeriac.message import Delivery
+from celeriac.policies.gate import Permit
 
 
 class Job(Protocol):
@@ -26,6 +27,8 @@ class Job(Protocol):
     """Seconds until the process is killed; 0 means never."""
     interrupted: BaseException | None
     """Set when the run is to be interrupted: what its body is to get."""
+    permit: Permit | None
+    """What lets it run, where limits have a say."""
 
     def describe(self) -> dict[str, object]:
         """The task for people and monitors: id, name, arguments, …"""

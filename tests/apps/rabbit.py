@@ -24,7 +24,7 @@ QUEUES = [
     Queue("urgent", queue_arguments={"x-max-priority": 9}),
     Queue("short", queue_arguments={"x-max-length": 2, "x-overflow": "reject-publish"}),
     Queue("quorum", Exchange("quorum", type="topic"), "quorum", queue_arguments={"x-queue-type": "quorum"}),
-    Broadcast("everybody", queue=os.environ.get("TEST_BROADCAST"), exchange="everybody"),
+    Broadcast("everybody", queue=os.environ.get("TEST_BROADCAST")),
 ]
 
 

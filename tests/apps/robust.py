@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 from celery import chord, group, shared_task, signals
 from celery.result import allow_join_result
@@ -145,7 +146,8 @@ ERRORS = {
 
 @shared_task
 def fail_with(kind):
-    raise ERRORS[kind]()
+    error = ERRORS[kind]()
+    raise error
 
 
 @shared_task
@@ -201,7 +203,7 @@ leaked: list[int] = []
 @shared_task
 def change_directory(path):
     os.chdir(path)
-    return os.getcwd()
+    return str(Path.cwd())
 
 
 @shared_task
@@ -284,14 +286,14 @@ def use_subprocess(code):
 @shared_task
 def leave_a_program(seconds):
     """A child process that outlives its parent."""
-    return subprocess.Popen(["sleep", str(seconds)], start_new_session=True).pid  # noqa: S607 - any will do
+    return subprocess.Popen(["sleep", str(seconds)], start_new_session=True).pid
 
 
 @shared_task
 def print_much(lines, width):
     for _ in range(lines):
-        print("x" * width)
-    print("y" * (lines * width))
+        print("x" * width)  # noqa: T201 - printing is what is tested
+    print("y" * (lines * width))  # noqa: T201 - likewise
     logging.getLogger("chatty").warning("z" * lines)
     return lines
 
@@ -307,7 +309,8 @@ def change_everything():
     faulthandler.disable()
     threading.settrace(None)
     time.tzset()
-    os.environ.clear()
+    os.environ.pop("PATH", None)
+    os.environ.pop("HOME", None)
     os.nice(1)
     sys.argv = None
     return "changed"

@@ -15,8 +15,10 @@ from pathlib import Path
 from celery import shared_task
 from celery.backends.database import DatabaseBackend
 
+from celeriac.backends.postgres import PostgresBackend
 from celeriac.backends.redis import RedisBackend
 from celeriac.backends.sqlite import SQLiteBackend
+from celeriac.brokers.postgres import PostgresBroker
 from celeriac.brokers.redis import RedisBroker
 from celeriac.brokers.sqlite import SQLiteBroker
 from tests.apps import survival
@@ -58,10 +60,10 @@ def mined(owner, name, place):
     setattr(owner, name, call)
 
 
-for broker in (RedisBroker, SQLiteBroker):
+for broker in (RedisBroker, SQLiteBroker, PostgresBroker):
     mined(broker, "turn", 1)
     mined(broker, "settle_condemned", 1)
-for backend in (RedisBackend, SQLiteBackend):
+for backend in (RedisBackend, SQLiteBackend, PostgresBackend):
     mined(backend, "store", 0)
     mined(backend, "count_parts", 0)
     mined(backend, "chord_parts", 0)

@@ -10,7 +10,7 @@ import pytest
 from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.brokers.postgres import PostgresBroker
-from celeriac.brokers.rabbitmq import RabbitBroker
+from celeriac.brokers.rabbitmq.broker import RabbitBroker
 from celeriac.brokers.redis import RedisBroker
 from celeriac.brokers.sqlite import SQLiteBroker
 from tests.conformance.kits import Kit, PostgresKit, RabbitKit, RedisKit, SQLiteKit, owner_of
@@ -23,7 +23,7 @@ BROKERS: dict[str, type[Broker]] = {
 }
 NO_BACKEND = frozenset({"rabbitmq"})
 """Kits that have no result store of their own."""
-NO_KEYS = frozenset({"rabbitmq", "postgres"})
+NO_KEYS = frozenset({"rabbitmq"})
 """Kits that have no key-value store of their own."""
 
 
@@ -42,7 +42,7 @@ def _can(item: pytest.Item) -> bool:
         return True
     if name in NO_BACKEND and item.path.name == "test_backends.py":
         return False
-    if name in NO_KEYS and item.path.name in {"test_key_values.py", "test_held_keys.py"}:
+    if name in NO_KEYS and item.path.name == "test_key_values.py":
         return False
     return all(getattr(BROKERS[name], claim) for marker in item.iter_markers("needs") for claim in marker.args)
 

@@ -15,11 +15,12 @@ from celeriac.backends.redis import RedisBackend
 from celeriac.backends.sqlite import SQLiteBackend
 from celeriac.broker import Broker
 from celeriac.brokers.postgres import PostgresBroker
-from celeriac.brokers.rabbitmq import RabbitBroker
+from celeriac.brokers.rabbitmq.broker import RabbitBroker
 from celeriac.brokers.redis import RedisBroker, RedisOptions
 from celeriac.brokers.sqlite import SQLiteBroker
 from celeriac.compat.connect_rabbitmq import rabbit_options
 from celeriac.keyvalue import KeyValueStore
+from celeriac.keyvalues.postgres import PostgresKeyValues
 from celeriac.keyvalues.redis import RedisKeyValues
 from celeriac.keyvalues.sqlite import SQLiteKeyValues
 from celeriac.message import Delivery, Message
@@ -98,6 +99,9 @@ class PostgresKit(Kit):
     def new_backend(self, ttl: int) -> Backend:
         return PostgresBackend(self.options, result_ttl=ttl)
 
+    def new_key_values(self) -> KeyValueStore:
+        return PostgresKeyValues(self.options)
+
 
 class RabbitKit(Kit):
     """Results are apart, in SQLite."""
@@ -112,6 +116,9 @@ class RabbitKit(Kit):
 
     def new_backend(self, ttl: int) -> Backend:
         return SQLiteBackend(self.path, result_ttl=ttl)
+
+    def new_key_values(self) -> KeyValueStore:
+        return SQLiteKeyValues(self.path)
 
 
 def messages(*raws: bytes | str, queue: str = QUEUE, priority: int = 0, due: float | None = None) -> list[Message]:
@@ -137,8 +144,10 @@ def done(*deliveries: Delivery) -> list[Outcome]:
     return [Outcome(delivery, State.SUCCEEDED) for delivery in deliveries]
 
 
-def failed(delivery: Delivery, reason: str = "failed", error: str = "ValueError: no") -> Outcome:
-    return Outcome(delivery, State.FAILED, dead=DeadLetter(reason, error, at=1_700_000_000.5))
+def failed(
+    delivery: Delivery, reason: str = "failed", error: str = "ValueError: no", at: float = 1_700_000_000.5
+) -> Outcome:
+    return Outcome(delivery, State.FAILED, dead=DeadLetter(reason, error, at=at))
 
 
 def record(task_id: str, state: str = "SUCCESS", result: object = None) -> Result:
@@ -150,12 +159,19 @@ def part(group_id: str, index: int | None, task_id: str | None = None, payload: 
     return ChordPart(group_id, task_id or f"task-{index}", index, payload or b"payload %d" % (index or 0), b"callback")
 
 
-def kill(broker: Broker, raw: str | bytes = "doomed", *, reason: str = "failed", queue: str = QUEUE) -> None:
+def kill(
+    broker: Broker,
+    raw: str | bytes = "doomed",
+    *,
+    reason: str = "failed",
+    queue: str = QUEUE,
+    at: float = 1_700_000_000.5,
+) -> None:
     """Make a dead letter."""
     broker.publish(messages(raw, queue=queue))
     owner = owner_of(broker, [queue])
     (delivery,) = broker.lease(owner, [queue], 1)
-    broker.settle(owner, [failed(delivery, reason)])
+    broker.settle(owner, [failed(delivery, reason, at=at)])
     broker.unregister(owner)
 
 

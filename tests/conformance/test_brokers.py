@@ -720,6 +720,17 @@ def test_discarded_dead_letters_are_gone(broker):
     assert broker.dead_letter(newest.id) is None
 
 
+def test_dead_letters_expire_by_the_time_of_death_the_oldest_first(broker):
+    for n in range(5):
+        kill(broker, str(n), at=1_700_000_000.5 + n)
+    assert broker.expire_dead(1_700_000_000.0) == 0
+    assert broker.expire_dead(1_700_000_003.0, limit=2) == 2
+    assert [dead.raw for dead in broker.dead_letters()] == [b"4", b"3", b"2"]
+    assert broker.expire_dead(1_700_000_003.0, limit=2) == 1
+    assert broker.expire_dead(1_700_000_003.0, limit=2) == 0
+    assert [dead.raw for dead in broker.dead_letters()] == [b"4", b"3"]
+
+
 # -- waiting -----------------------------------------------------------------------------------------------------------
 
 

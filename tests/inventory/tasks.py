@@ -8,7 +8,7 @@ ORACLE = "oracle/test_programs.py::test_a_program_does_what_it_does_on_celery"
 TREES = "oracle/test_trees.py::test_a_random_canvas_does_what_it_does_on_celery"
 SENT = "test_settings.py::test_a_message_is_the_same_as_from_celery"
 SIGNALS_TEST = "test_signals.py::test_signals_are_sent_as_by_celery"
-FIELDS = "test_events.py::test_events_have_the_fields_that_celerys_have"
+FIELDS = "test_signals.py::test_events_have_the_fields_that_celerys_have"
 
 TASK_OPTIONS: Section = merged(
     honoured("bind name base throws max_retries default_retry_delay autoretry_for dont_autoretry_for retry_kwargs "
@@ -56,7 +56,7 @@ CANVAS: Section = merged(
              "Task.add_trail Task.run Task.before_start Task.on_success Task.on_failure Task.on_retry Task.after_return "
              "Task.push_request Task.pop_request", ORACLE),
     honoured("Task.shadow_name Task.on_replace", ORACLE),
-    celery("Task.send_event", "Celery's dispatcher, from the slot", "test_events.py::test_a_task_sends_an_event_of_its_own"),
+    celery("Task.send_event", "Celery's dispatcher, from the slot", "test_task_options.py::test_a_task_sends_an_event_of_its_own"),
     refused("Task.start_strategy", "see Strategy", "test_settings.py::test_what_cannot_be_honoured_is_refused_with_a_way_out"),
 )  # fmt: skip
 
@@ -67,10 +67,9 @@ SIGNALS: Section = merged(
               "the broker", ORACLE),
     honoured("task_unknown task_rejected celeryd_init celeryd_after_setup worker_init worker_ready worker_process_init "
              "worker_process_shutdown worker_shutting_down worker_shutdown worker_before_create_process heartbeat_sent "
-             "import_modules setup_logging after_setup_logger after_setup_task_logger", SIGNALS_TEST),
-    celery("beat_init beat_embedded_init", "Celery's beat", SIGNALS_TEST),
+             "task_sent import_modules setup_logging after_setup_logger after_setup_task_logger", SIGNALS_TEST),
+    celery("beat_init beat_embedded_init", "by the beat service", SIGNALS_TEST),
     celery("user_preload_options", "Celery's commands, and ours", SIGNALS_TEST),
-    different("task_sent", "deprecated by Celery, which does not send it"),
     different("eventlet_pool_apply eventlet_pool_postshutdown eventlet_pool_preshutdown eventlet_pool_started",
               "there is no eventlet pool: take --pool=asyncio or threads"),
 )  # fmt: skip

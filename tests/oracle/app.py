@@ -361,6 +361,54 @@ def handler_raises(self, *, tag, label):
     return "fine"
 
 
+def pair(self, tag, label, value):
+    """A task with positional arguments, for maps and chunks."""
+    note(tag, "body", label, self.request.id or f"{tag}-{label}", 0, value=value)
+    return value + 1
+
+
+def listed(self, item):
+    """A task with one argument."""
+    return pair(self, *item)
+
+
+def auto_and_manual(self, *, tag, label):
+    note(tag, "body", label, self.request.id, self.request.retries)
+    if self.request.retries:
+        return "done"
+    raise self.retry(countdown=0, exc=ValueError(label))
+
+
+class Named(Watched):
+    """Chooses the names of its calls."""
+
+    abstract = True
+
+    def shadow_name(self, args, kwargs, options):
+        return f"named.{kwargs['label']}"
+
+
+class Wrapped(Watched):
+    """Has a call of its own."""
+
+    abstract = True
+
+    def __call__(self, *args, **kwargs):
+        note(kwargs["tag"], "call", kwargs["label"], self.request.id, 0)
+        return ["wrapped", super().__call__(*args, **kwargs)]
+
+
+class Replacing(Watched):
+    """Says what comes of a task that is replaced."""
+
+    abstract = True
+
+    def on_replace(self, sig):
+        kwargs = self.request.kwargs
+        note(kwargs["tag"], "on_replace", kwargs["label"], self.request.id, 0, by=sig.task)
+        return super().on_replace(sig)
+
+
 class RaisingHandlers(Watched):
     """Handlers with bugs."""
 
@@ -452,6 +500,22 @@ class Tasks:
         )(auto)
         self.item = app.task(shared=False, name="item")(item)
         self.spread = app.task(shared=False, name="spread")(spread)
+        self.auto_factor = app.task(
+            shared=False,
+            name="auto_factor",
+            autoretry_for=(PlainError,),
+            retry_backoff=0.1,
+            retry_jitter=False,
+            **bound,
+        )(auto)
+        self.auto_and_manual = app.task(shared=False, name="auto_and_manual", autoretry_for=(Exception,), **bound)(
+            auto_and_manual
+        )
+        self.pair = app.task(shared=False, name="pair", bind=True)(pair)
+        self.listed = app.task(shared=False, name="listed", bind=True)(listed)
+        self.named = app.task(shared=False, name="named", bind=True, base=Named)(step)
+        self.wrapped = app.task(shared=False, name="wrapped", bind=True, base=Wrapped)(step)
+        self.replacing = app.task(shared=False, name="replacing", bind=True, base=Replacing)(step)
         self.errback = app.task(shared=False, name="errback")(errback)
         self.looking = app.task(shared=False, name="looking", **{**bound, "base": Looking})(step)
         self.looking_errback = app.task(shared=False, name="looking_errback")(looking_errback)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.oracle.conftest import RunAll, Transcripts
 from tests.oracle.lab import OURS, STOCK
-from tests.oracle.programs import PROGRAMS
+from tests.oracle.programs_of_canvas import PROGRAMS
 
 REPORTED_ONCE = (r"\.events\.\w+/0: - .*(task_failure|task_postrun|errback)",)
 

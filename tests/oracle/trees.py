@@ -15,7 +15,7 @@ from tests.oracle.programs import Maker
 TASKS = ("step", "step", "step", "late", "silent", "second", "tracked", "throwing")
 ACTS = (
     "ok", "ok", "ok", "ok", "echo", "fail", "retry", "retry_out", "ignore", "reject", "expected", "context",
-    "fail_two", "unserialisable", "grow_or_go",
+    "fail_two", "grow_or_go",
 )  # fmt: skip
 OPTIONS = ({"countdown": 0.05}, {"priority": 6}, {"queue": "second"}, {"expires": 60}, {"expires": -5}, {"shadow": "x"})
 

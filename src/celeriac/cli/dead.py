@@ -18,6 +18,7 @@ from celeriac.cli.dead_edit import edit
 from celeriac.cli.output import counted, describe_age, echo_json, echo_table, printable
 from celeriac.cli.selection import EVERYTHING, selection_of, selection_options
 from celeriac.cli.store import letters_of
+from celeriac.compat import parcel
 from celeriac.compat.dead import Acted, DeadLetters, Selection
 from celeriac.message import sent_at
 
@@ -144,12 +145,12 @@ def _print_block(title: str, text: str) -> None:
 def readable(raw: bytes) -> str:
     """A message for people: indented, with its body decoded, where it is what Celery sends; else as it is."""
     try:
-        envelope = json.loads(raw)
+        envelope = parcel.readable(raw) if parcel.is_parcel(raw) else json.loads(raw)
     except UNREADABLE:
         return raw.decode("utf-8", "backslashreplace")
     if isinstance(envelope, dict) and isinstance(envelope.get("body"), str):
         envelope = {**envelope, "body": _decoded_body(envelope["body"])}
-    return json.dumps(envelope, indent=2, ensure_ascii=False)
+    return json.dumps(envelope, indent=2, ensure_ascii=False, default=str)
 
 
 def _decoded_body(body: str) -> object:

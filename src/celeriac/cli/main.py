@@ -12,6 +12,7 @@ from celeriac.cli.acl import acl
 from celeriac.cli.beat import beat
 from celeriac.cli.breakers import breakers
 from celeriac.cli.dead import dead
+from celeriac.cli.limits import limits
 from celeriac.cli.migrate_store import migrate_store
 from celeriac.cli.multi import multi
 from celeriac.cli.progress import cancel, progress
@@ -39,6 +40,7 @@ OWN_COMMANDS = (
     cancel,
     migrate_store,
     breakers,
+    limits,
 )
 
 

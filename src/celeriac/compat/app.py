@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 import celery
+from celery.backends.rpc import RPCBackend
 from celery.utils.functional import maybe_list
 from celery.utils.time import maybe_iso8601
 from kombu.utils.uuid import uuid
@@ -106,6 +107,7 @@ class Celery(celery.Celery):
 
         Raises:
             kombu.exceptions.OperationalError: the broker could not be reached, or has no room.
+            QueueFull: the queue has reached its maximum length (also an ``OperationalError``).
             kombu.exceptions.EncodeError: the arguments cannot be serialised.
             NotUnique: an equal task is on its way, and the task asks for this error.
         """
@@ -141,7 +143,7 @@ class Celery(celery.Celery):
         for stamp in options.pop("stamped_headers", None) or ():
             options.pop(stamp)
         if not ignore_result:
-            self.backend.on_task_call(producer, task_id)
+            self._announce_call(producer, task_id)
         ticket = None if unique is None else self._ticket(task_type, unique, message, options, parent)
         sending.send(self, name, message, options, ticket)
         result = (result_cls or self.AsyncResult)(task_id if ticket is None else ticket.task_id)
@@ -151,6 +153,15 @@ class Celery(celery.Celery):
         if add_to_parent and parent:
             parent.add_trail(result)
         return result
+
+    def _announce_call(self, producer: Any, task_id: str) -> None:
+        """Celery's ``rpc://`` declares its reply queue here, and needs a real producer for that."""
+        backend = self.backend
+        if isinstance(backend, RPCBackend) and not hasattr(producer, "channel"):
+            with self.kombu_producer() as real:
+                backend.on_task_call(real, task_id)
+        else:
+            backend.on_task_call(producer, task_id)
 
     def _ticket(
         self, task: Any, unique: Any, message: Any, options: dict[str, Any], parent: Any
@@ -181,7 +192,7 @@ class Celery(celery.Celery):
             return max(0.0, due - self.now().timestamp())
         return max(0.0, float(moment))
 
-    def batch(self) -> AbstractContextManager[sending.Batch]:
+    def batch(self, **options: Any) -> AbstractContextManager[sending.Batch]:
         """Send everything that is sent inside the block in one round trip, when the block ends::
 
             with app.batch():
@@ -190,10 +201,14 @@ class Celery(celery.Celery):
 
         If the block raises, nothing is sent.  Results can be waited for after the block.
 
+        Args:
+            options: ``queue_full``, ``queue_full_timeout`` and ``publish_timeout``, as ``apply_async`` has them.
+
         Raises:
             kombu.exceptions.OperationalError: on leaving the block; nothing is known to have been sent.
+            QueueFull: likewise; none of them was sent.
         """
-        return sending.batch(self)
+        return sending.batch(self, **options)
 
     def producer_or_acquire(self, producer: Any = None) -> Any:
         """What Celery's canvas sends a group through: all of it in one round trip."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery import signals
 from celery.beat import EmbeddedService
 
 from celeriac.compat.periodic.choice import scheduler_class
@@ -18,7 +19,8 @@ class EmbeddedBeat:
         )
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread, and say so as Celery does of its process."""
+        signals.beat_embedded_init.send(sender=self._service.service)
         self._service.start()
 
     def stop(self) -> None:

@@ -116,8 +116,9 @@ def run_worker(ctx: click.Context, **options: Any) -> None:
     daemon = {name: options.pop(name, None) for name in ("uid", "gid", "umask", "executable")}
     if options.pop("detach", False):
         ctx.exit(detach(app, hostname, options["logfile"], options["pidfile"], **daemon))
+    kind = app.Worker  # all that it is made of is read while we may still read everything
     maybe_drop_privileges(uid=daemon["uid"], gid=daemon["gid"])
-    worker = app.Worker(
+    worker = kind(
         hostname=hostname,
         pidfile=node_format(options.pop("pidfile", None), hostname),
         no_color=ctx.obj.no_color,

@@ -75,6 +75,7 @@ BACKENDS: dict[str, Callable[[Any, str], Backend]] = {
 
 KEY_VALUES: dict[str, Callable[[Any, str], KeyValueStore]] = {
     "sqlite": connect_sqlite.open_key_values,
+    **dict.fromkeys(connect_postgres.SCHEMES, connect_postgres.open_key_values),
     **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_key_values),
 }
 """The key-value stores, by the scheme of a broker's or a result store's URL."""
@@ -181,13 +182,28 @@ class PerProcess:
                 found = self._made[app] = (pid, make(app))
         return found[1]
 
+    def all(self) -> list[tuple[int, Any]]:
+        """All objects, each with the id of the process that it belongs to."""
+        with self._lock:
+            return list(self._made.values())
+
 
 _producers = PerProcess()
 
+HASTY_SECONDS = (2.0, 1.0, 0.5, 0.2, 0.1)
+"""How long the broker objects of those senders wait for an answer that have less time than the usual."""
 
-def producer(app: Any) -> Broker:
-    """The broker object that this process sends with."""
-    broker: Broker = _producers.get(app, _open_producer)
+_hasty_producers = {seconds: PerProcess() for seconds in HASTY_SECONDS}
+
+
+def producer(app: Any, seconds: float = PRODUCER_ANSWER_SECONDS) -> Broker:
+    """The broker object that this process sends with, which waits no longer than about so many seconds for an answer."""
+    broker: Broker
+    if seconds >= PRODUCER_ANSWER_SECONDS:
+        broker = _producers.get(app, _open_producer)
+        return broker
+    hasty = next((step for step in HASTY_SECONDS if step <= seconds), HASTY_SECONDS[-1])
+    broker = _hasty_producers[hasty].get(app, lambda app: open_broker(app, answer_seconds=hasty))
     return broker
 
 
@@ -202,3 +218,19 @@ def key_values(app: Any) -> KeyValueStore:
     """The key-value store of this app, one object per process.  Raises ``ConfigurationError`` as :func:`open_key_values`."""
     store: KeyValueStore = _key_values.get(app, open_key_values)
     return store
+
+
+_passing_key_values = PerProcess()
+
+
+def passing_key_values(app: Any) -> KeyValueStore:
+    """The same store for what need not survive a power cut: SQLite does not wait for the disk then."""
+    store: KeyValueStore = _passing_key_values.get(app, _open_passing_key_values)
+    return store
+
+
+def _open_passing_key_values(app: Any) -> KeyValueStore:
+    url = check_key_values(app)
+    if scheme_of(url) == "sqlite":
+        return connect_sqlite.open_key_values(app, url, synchronous="NORMAL")
+    return KEY_VALUES[scheme_of(url)](app, url)

@@ -6,8 +6,10 @@ from typing import Any
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
+from celeriac.compat.dead_limit import dead_limit
 from celeriac.compat.durations import seconds
 from celeriac.errors import MissingExtra
+from celeriac.keyvalue import KeyValueStore
 
 SCHEMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 
@@ -32,9 +34,18 @@ def open_backend(app: Any, url: str) -> Backend:
     return PostgresBackend(options, result_ttl=seconds(app.conf.result_expires) or None)
 
 
+def open_key_values(app: Any, url: str) -> KeyValueStore:
+    """A key-value store for this app and URL, with the options of the broker or else of the result store at that URL."""
+    is_results = url == app.conf.result_backend and not is_postgres(app.conf.broker_write_url or app.conf.broker_url)
+    options = backend_options(app, url) if is_results else broker_options(app, url)
+    from celeriac.keyvalues.postgres import PostgresKeyValues
+
+    return PostgresKeyValues(options)
+
+
 def broker_options(app: Any, url: str, answer_seconds: float | None = None) -> Any:
     """How to reach the broker's database: ``broker_transport_options`` over the app's timeouts."""
-    given = dict(app.conf.broker_transport_options)
+    given = {**dead_limit(app), **app.conf.broker_transport_options}
     if app.conf.broker_connection_timeout:
         given.setdefault("connect_timeout", app.conf.broker_connection_timeout)
     if answer_seconds is not None:

@@ -73,10 +73,13 @@ def redis_options(app: Any, url: str, answer_seconds: float | None, *, result_st
     prefix = transport.get("global_keyprefix") or ""
     if result_store and prefix and prefix[-1] not in ":_-.":
         prefix += "_"  # as Celery's result store does
+    most = answer_seconds or float("inf")
     known: dict[str, Any] = {
         "key_prefix": prefix,
-        "connect_timeout": float(transport.get("socket_connect_timeout") or conf.broker_connection_timeout or 4),
-        "answer_timeout": float(transport.get("socket_timeout") or answer_seconds or 10),
+        "connect_timeout": min(
+            float(transport.get("socket_connect_timeout") or conf.broker_connection_timeout or 4), most
+        ),
+        "answer_timeout": min(float(transport.get("socket_timeout") or answer_seconds or 10), most),
         **dead_limit(app),
         "client_options": {**tls_options(use_ssl), **_credentials(conf, transport, url, result_store=result_store)},
         "sentinel": _sentinel(url, transport),

@@ -15,6 +15,7 @@ from celeriac.compat.durations import seconds
 from celeriac.errors import ConfigurationError
 from celeriac.keyvalue import KeyValueStore
 from celeriac.keyvalues.sqlite import SQLiteKeyValues
+from celeriac.sqlite_store import Synchronous
 
 
 def sqlite_path(url: str) -> Path:
@@ -34,7 +35,7 @@ def open_broker(app: Any, url: str, answer_seconds: float | None, results: Backe
     }
     options.update(dead_limit(app))
     if answer_seconds is not None:
-        options.setdefault("timeout", answer_seconds)
+        options["timeout"] = min(options.get("timeout", answer_seconds), answer_seconds)
     return SQLiteBroker(sqlite_path(url), **options)
 
 
@@ -43,6 +44,6 @@ def open_backend(app: Any, url: str) -> Backend:
     return SQLiteBackend(sqlite_path(url), result_ttl=seconds(app.conf.result_expires))
 
 
-def open_key_values(app: Any, url: str) -> KeyValueStore:
+def open_key_values(app: Any, url: str, *, synchronous: Synchronous = "FULL") -> KeyValueStore:
     """A key-value store for this app and URL."""
-    return SQLiteKeyValues(sqlite_path(url))
+    return SQLiteKeyValues(sqlite_path(url), synchronous=synchronous)

@@ -11,6 +11,7 @@ import celery
 from celeriac.compat.patterns.circuit_breaker import CircuitBreakerPattern
 from celeriac.compat.patterns.dead_letter import DeadLetterPattern
 from celeriac.compat.patterns.idempotency import IdempotencyPattern
+from celeriac.compat.patterns.limits import LimitsPattern
 from celeriac.compat.patterns.pattern import Pattern
 from celeriac.compat.patterns.payload import PayloadPattern
 from celeriac.compat.patterns.retries import RetriesPattern
@@ -24,6 +25,7 @@ PATTERNS: tuple[Pattern, ...] = (
     RetriesPattern(),
     PayloadPattern(),
     IdempotencyPattern(),
+    LimitsPattern(),  # its place is where messages are leased
     CircuitBreakerPattern(),  # last: a probe that is then not run would be wasted
 )
 """All patterns, in the order in which their policies are entered: what refuses a message comes before what waits for others, and

@@ -69,7 +69,9 @@ class ReportingEndpoint:
         return Health(
             started=supervisor.announced,
             stopping=supervisor.stopping is not Shutdown.NONE,
-            loop_ages={name: age for name, age in ages.items() if name not in ("beat", "rescuer", "expirer")},
+            loop_ages={
+                name: age for name, age in ages.items() if name not in ("beat", "rescuer", "expirer", "key-expirer")
+            },
             slots_alive=sum(slot.ready for slot in slots),
             slots_wanted=supervisor.target,
             broker_error=supervisor.broker_error,

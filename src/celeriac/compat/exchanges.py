@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from celeriac.broker import Broker
-from celeriac.compat import connect
+from celeriac.compat import connect, connect_rabbitmq
 from celeriac.compat.envelope import priority_of
 from celeriac.errors import StoreError
 from celeriac.message import Message
@@ -27,8 +27,8 @@ logger = logging.getLogger("celery.worker.consumer")
 WAIT_SECONDS = 1.0
 """Longest single wait, so that stopping does not take longer."""
 
-RETRY_SECONDS = 2.0
-"""Between tries to reach a broker that is away."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+"""Seconds between tries to reach a broker that is away."""
 
 
 class Exchanges:
@@ -37,14 +37,18 @@ class Exchanges:
     def __init__(self, app: Any) -> None:
         self._app = app
         self._pending: list[Any] = [app.amqp.queues[name] for name in app.amqp.queues.consume_from]
-        self._fanouts = {queue.name: queue for queue in self._pending if _is_fanout(queue)}
+        scheme = connect.scheme_of(connect.broker_url(app))
+        self._declares = scheme in connect.BROKERS and scheme not in connect_rabbitmq.SCHEMES
+        """Whether there is anything to do: RabbitMQ's exchanges are its engine's, and those of other brokers are kombu's."""
+        self._fanouts = {queue.name: queue for queue in self._pending if _is_fanout(queue)} if self._declares else {}
         self._changed = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
+        self._failures = 0
 
     def start(self) -> None:
         """Declare the queues; when the broker is away, later, from the thread."""
-        if not connect.has_engine(connect.broker_url(self._app)):
+        if not self._declares:
             return
         try:
             self._declare_pending()
@@ -58,7 +62,7 @@ class Exchanges:
         """Declare one more queue, and hear it if it is a fanout."""
         self._pending.append(queue)
         self._declare_pending()
-        if _is_fanout(queue):
+        if self._declares and _is_fanout(queue):
             self._fanouts[queue.name] = queue
             self._changed.set()
             self._start_thread()
@@ -96,22 +100,25 @@ class Exchanges:
                     return
                 self._listen()
             except Exception as error:
-                logger.warning("Broadcasts are not heard (%s). Trying again", error)
-                self._ended.wait(RETRY_SECONDS)
+                level = logging.DEBUG if self._failures else logging.WARNING
+                logger.log(level, "Broadcasts are not heard (%s). Trying again", error)
+                self._ended.wait(min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(self._failures, 10)))
+                self._failures += 1
 
     def _listen(self) -> None:
         """Serve one connection until it breaks or the queues change."""
         self._changed.clear()
         broker = connect.producer(self._app)
-        with self._app.connection_for_read() as connection:
-            if connection.transport.driver_type == "amqp":  # its fanout exchanges have queues, which the slots consume
-                self._fanouts.clear()
-                return
-            with connection.Consumer(list(self._fanouts.values()), no_ack=True, accept=None) as consumer:
-                consumer.on_message = lambda message: _put(broker, self._fanouts, message)
-                while not (self._ended.is_set() or self._changed.is_set()):
-                    with suppress(socket.timeout):
-                        connection.drain_events(timeout=WAIT_SECONDS)
+        queues = list(self._fanouts.values())
+        with (
+            self._app.connection_for_read() as connection,
+            connection.Consumer(queues, no_ack=True, accept=None) as consumer,
+        ):
+            self._failures = 0
+            consumer.on_message = lambda message: _put(broker, self._fanouts, message)
+            while not (self._ended.is_set() or self._changed.is_set()):
+                with suppress(socket.timeout):
+                    connection.drain_events(timeout=WAIT_SECONDS)
 
 
 def _is_fanout(queue: Any) -> bool:

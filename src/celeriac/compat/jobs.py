@@ -10,7 +10,8 @@ from celery.app.task import Task as BaseTask
 from celery.utils.objects import mro_lookup
 
 from celeriac.compat.custom_request import request_class
-from celeriac.message import ADMITTED_HEADER, CRASHES_HEADER, SENT_HEADER, Delivery
+from celeriac.message import ADMITTED_HEADER, COPY_HEADER, CRASHES_HEADER, SENT_HEADER, Delivery
+from celeriac.policies.gate import Permit
 from celeriac.policy import Policy
 
 
@@ -79,7 +80,18 @@ class Plan:
 
 
 NOT_SENT = frozenset(
-    {"celeriac_work", "decoded", "followed", "held", "recorded", SENT_HEADER, CRASHES_HEADER, ADMITTED_HEADER}
+    {
+        "celeriac_work",
+        "decoded",
+        "followed",
+        "held",
+        "recorded",
+        "x-delivery-count",
+        SENT_HEADER,
+        CRASHES_HEADER,
+        ADMITTED_HEADER,
+        COPY_HEADER,
+    }
 )
 """Parts of a request that are not custom headers of its sender."""
 
@@ -115,6 +127,7 @@ class TaskJob:
         "is_async",
         "is_late",
         "name",
+        "permit",
         "plan",
         "redelivered",
         "request",
@@ -135,6 +148,7 @@ class TaskJob:
         self.is_late = plan.late
         self.task_id: str = headers["id"]
         self.interrupted: BaseException | None = None
+        self.permit: Permit | None = None
         self.error: BaseException | None = None
         """What the body raised, once it has."""
         self.value: Any = None
@@ -153,7 +167,7 @@ class TaskJob:
             self.hard_limit, self.soft_limit = plan.time_limit, plan.soft_limit
 
     def describe(self) -> dict[str, Any]:
-        """The task as Celery's ``inspect active`` shows it."""
+        """The task as Celery's ``inspect active`` shows it, and its stamps."""
         info = self.envelope["properties"].get("delivery_info") or {}
         return {
             "id": self.task_id,
@@ -168,4 +182,5 @@ class TaskJob:
                 "redelivered": bool(info.get("redelivered")),
             },
             "acknowledged": not self.plan.late,
+            "stamps": self.headers.get("stamps"),
         }

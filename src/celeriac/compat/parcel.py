@@ -71,3 +71,13 @@ def amend(raw: bytes, headers: dict[str, Any]) -> bytes:
     properties = amqp.decode(parcel.properties)
     properties["headers"] = {**properties.get("headers", {}), **headers}
     return wire.pack(parcel.exchange.encode(), parcel.routing_key.encode(), amqp.encode(properties), parcel.body)
+
+
+def readable(raw: bytes) -> Envelope:
+    """A message for people: its body as text.
+
+    Raises:
+        ValueError: it is none.
+    """
+    envelope = decode(raw)
+    return {**envelope, "body": envelope["body"].decode("utf-8", "backslashreplace")}

@@ -7,7 +7,7 @@ from typing import Any
 
 from kombu.transport.base import to_rabbitmq_queue_arguments
 
-from celeriac.brokers.rabbitmq import Binding, QueueSpec
+from celeriac.brokers.rabbitmq.topology import Binding, QueueSpec
 
 DURATIONS = ("expires", "message_ttl")
 LIMITS = ("max_length", "max_length_bytes", "max_priority")

@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from types import coroutine
 from typing import Any
 
@@ -24,7 +24,8 @@ from celery.utils.saferepr import saferepr
 from kombu.exceptions import ContentDisallowed
 from kombu.serialization import prepare_accept_content
 
-from celeriac.compat import chords, context, followups
+from celeriac.broker import Broker
+from celeriac.compat import chords, connect, context, followups, publish_buffer
 from celeriac.compat.collect import Collector, collected_outcome, collecting, current_collector
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
 from celeriac.compat.custom_request import accepted, ended, timed_out
@@ -33,8 +34,10 @@ from celeriac.compat.envelope import decode, decode_body
 from celeriac.compat.forked import end_with_body
 from celeriac.compat.guarding import Guard, abandoned
 from celeriac.compat.jobs import Plan, Request, TaskJob
+from celeriac.compat.limiting import Door, Limiting, turned_away
 from celeriac.compat.long_work.work import WORK
 from celeriac.compat.outside_loop import OutsideLoop
+from celeriac.compat.patterns.limits import limits_cluster
 from celeriac.compat.rate_limits import ADMITTED_HEADER, Buckets, interval_of
 from celeriac.compat.records import PlainRecords
 from celeriac.compat.sending import due_at
@@ -53,9 +56,11 @@ from celeriac.compat.verdicts import (
 )
 from celeriac.compat.worker_request import announce, worker_request
 from celeriac.engine.runner import Fate
-from celeriac.errors import InvalidPayload
+from celeriac.errors import InvalidPayload, StoreError
 from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery, Message
 from celeriac.outcome import DeadReason, Outcome, ReadyChord, State
+from celeriac.policies.gate import Gate, Permit
+from celeriac.policies.limit_book import LimitBook
 from celeriac.policy import Finish, Postpone, Refuse, Verdict
 from celeriac.pool import Job
 from celeriac.telemetry.bus import Bus
@@ -98,6 +103,7 @@ class CeleryRunner:
         self._accept = set(prepare_accept_content(app.conf.accept_content))
         self._inherit_priority = bool(app.conf.task_inherit_parent_priority)
         self._verdicts = Verdicts(app, hostname, max_crashes)
+        self._door: Door | None = None
         self.orders: Orders | None = None
         """What remote control tells this runner, if there is any."""
         self._any_revoked = False
@@ -134,6 +140,7 @@ class CeleryRunner:
     def on_slot_stop(self) -> None:
         """See :class:`~celeriac.engine.runner.Runner`."""
         signals.worker_process_shutdown.send(sender=self._hostname, pid=os.getpid(), exitcode=0)
+        publish_buffer.close_all()
         if self.orders is not None:
             self.orders.events.close()
 
@@ -150,8 +157,20 @@ class CeleryRunner:
 
     # -- decode ----------------------------------------------------------------------------------------------------
 
-    def prepare(self, delivery: Delivery, *, to_run: bool = True) -> Job | Outcome:
-        """See :class:`~celeriac.engine.runner.Runner`.  Without ``to_run`` no rate limit applies: it is about one that has run."""
+    def gate(self, owner: str, broker: Broker, *, sequential: bool) -> Gate | None:
+        """See :class:`~celeriac.engine.runner.Runner`."""
+        limiting = Limiting(self._app)
+        if limiting:
+            book, store = LimitBook(limiting.declared), connect.passing_key_values(self._app)
+            with suppress(StoreError):  # it is for other workers, and the next slot does it again
+                book.declare(store)
+            gate = Gate(owner, broker, store, book, sequential=sequential)
+            self._door = Door(limiting, gate, lanes=broker.has_lanes)
+            return gate
+        return None
+
+    def prepare(self, delivery: Delivery, permit: Permit | None = None, *, to_run: bool = True) -> Job | Outcome:
+        """See :class:`~celeriac.engine.runner.Runner`.  Without ``to_run`` no limit applies: it is about one that has run."""
         headers: Any = None
         try:
             envelope = decode(delivery.raw)
@@ -159,10 +178,10 @@ class CeleryRunner:
             if not headers or "task" not in headers:
                 headers = self._first_protocol(envelope)
             job = self._job(delivery, envelope, headers)
-            if job.plan.interval or headers.get("eta") is not None:
-                parked = self._too_early(job, headers, to_run=to_run)
-                if parked is not None:
-                    return parked
+            if job.plan.interval or headers.get("eta") is not None or self._door is not None:
+                outside = self._too_early(job, headers, to_run=to_run) or self._kept_out(job, permit, to_run=to_run)
+                if outside is not None:
+                    return outside
         except UnknownTask as error:
             return self._verdicts.malformed(delivery, DeadReason.UNKNOWN_TASK, error, headers)
         except Exception as error:
@@ -191,7 +210,7 @@ class CeleryRunner:
             raise UnknownTask(f"{name!r} is not a registered task of this worker; is its module imported?")
         plan = Plan(task, *self._limits)
         plan.policies = policies_of(self._app, task)
-        if self._buckets is not None and task.rate_limit:
+        if self._buckets is not None and task.rate_limit and not limits_cluster(task):
             plan.interval = interval_of(task.rate_limit)
         self._plans[name] = plan
         return plan
@@ -219,6 +238,12 @@ class CeleryRunner:
         wait, booked = self._buckets.admit(job.name, interval)
         return parked(job, time.time() + wait, admitted=booked) if wait else None
 
+    def _kept_out(self, job: TaskJob, permit: Permit | None, *, to_run: bool) -> Outcome | None:
+        """What becomes of a task that limits keep from running now; ``None`` when they do not."""
+        if self._door is None or not to_run:
+            return None
+        return self._door.keep_out(job, permit, lambda: self._body(job)[:2])
+
     def _body(self, job: TaskJob) -> tuple[Any, Any, Any]:
         body = decode_body(job.envelope, self._accept)
         if type(body) is dict and "task" in body:
@@ -241,10 +266,13 @@ class CeleryRunner:
         if isinstance(request, Outcome):
             return self._abandoned(job, request)
         if not job.plan.policies:
-            return self._run(job, request)
+            return (job.permit and turned_away(job)) or self._run(job, request)
         guard = Guard(job.plan.policies, job, request)
         verdict = guard.enter()
-        outcome = self._run(job, request) if verdict is None else self._ruled(job, request, verdict)
+        if verdict is None:
+            outcome = (job.permit and turned_away(job)) or self._run(job, request)
+        else:
+            outcome = self._ruled(job, request, verdict)
         return guard.leave(outcome)
 
     def _run(self, job: TaskJob, request: Request) -> Outcome:
@@ -273,12 +301,13 @@ class CeleryRunner:
         if isinstance(request, Outcome):
             return self._abandoned(job, request)
         if not job.plan.policies:
-            return await self._run_async(job, request)
+            return (job.permit and await asyncio.to_thread(turned_away, job)) or await self._run_async(job, request)
         guard = Guard(job.plan.policies, job, request)
         # Policies go to a store and wait for it: in another thread, so that the other coroutines go on.
         verdict = await asyncio.to_thread(guard.enter)
         if verdict is None:
-            outcome = await self._run_async(job, request)
+            away = job.permit and await asyncio.to_thread(turned_away, job)
+            outcome = away or await self._run_async(job, request)
         else:
             with OutsideLoop():
                 outcome = self._ruled(job, request, verdict)

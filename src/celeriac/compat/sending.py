@@ -7,38 +7,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime, timezone
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from celery import signals
 from celery.utils.time import maybe_iso8601, maybe_make_aware
 from kombu import Exchange
 from kombu.common import Broadcast
-from kombu.exceptions import OperationalError
 
-from celeriac.broker import Broker
-from celeriac.compat import connect, context, envelope, uniqueness
+from celeriac.compat import connect, context, envelope, publish_buffer, uniqueness
+from celeriac.compat.back_pressure import Terms, terms_of_call
 from celeriac.compat.collect import current_collector
+from celeriac.compat.posting import put
+from celeriac.compat.publish_buffer import Posted
 from celeriac.compat.snapshot import Snapshot, snapshot
 from celeriac.compat.uniqueness import Ticket
-from celeriac.errors import NotUnique, StoreFull, StoreUnavailable, Unroutable
+from celeriac.errors import NotUnique
 from celeriac.message import SENT_HEADER, Message
 from celeriac.telemetry.bus import bus
 from celeriac.telemetry.events import TaskSent
-
-
-class PublishFailed(StoreUnavailable, OperationalError):
-    """The broker could not be reached within the publish policy; nothing is known to have been sent.
-
-    Celery's users know it as :exc:`kombu.exceptions.OperationalError`.
-    """
-
-
-class PublishRefused(StoreFull, OperationalError):
-    """The broker has no room for the message; nothing was sent."""
-
-
-class PublishUnroutable(Unroutable, OperationalError):
-    """No queue is bound for the message; it was not sent."""
 
 
 class Address(NamedTuple):
@@ -49,17 +36,6 @@ class Address(NamedTuple):
     exchange: str
     routing_key: str
     exchange_type: str
-
-
-class Posted(NamedTuple):
-    """A message with what is announced once it is sent."""
-
-    message: Message
-    name: str
-    headers: dict[str, Any]
-    announce: Callable[[], None] | None
-    ticket: Ticket | None = None
-    """Of a unique task."""
 
 
 class Batch:
@@ -73,13 +49,18 @@ _batch: ContextVar[Batch | None] = ContextVar("celeriac_batch", default=None)
 
 
 @contextmanager
-def batch(app: Any) -> Iterator[Batch]:
+def batch(app: Any, **options: Any) -> Iterator[Batch]:
     """Send all that is sent inside the block in one round trip, when the block ends.
 
     If the block raises, nothing is sent.  Blocks inside a block belong to the outer one.
 
+    Args:
+        app: whose messages.
+        options: ``queue_full``, ``queue_full_timeout`` and ``publish_timeout`` for all of them; those of calls in the block do
+            not count.
+
     Raises:
-        PublishFailed, PublishRefused: on leaving the block; nothing is known to have been sent.
+        PublishFailed, PublishRefused, QueueIsFull: on leaving the block; nothing is known to have been sent.
         NotUnique: on leaving the block, for the first of the unique tasks that ask for it; everything else was sent.
     """
     outer = _batch.get()
@@ -94,8 +75,7 @@ def batch(app: Any) -> Iterator[Batch]:
         _batch.reset(token)
         members = uniqueness.close_handles(handles)
     if collected.posted:
-        settings = snapshot(app)
-        aliases = post(app, collected.posted, settings.retry_policy if settings.retry else None)
+        aliases = post(app, collected.posted, terms_of_call(snapshot(app).terms, options))
         uniqueness.follow(members, aliases)
         uniqueness.remember(aliases)
 
@@ -132,6 +112,7 @@ def send(app: Any, name: str, message: Any, options: dict[str, Any], ticket: Tic
     headers.update(options.pop("headers", None) or {})
     headers[SENT_HEADER] = time.time()
     settings = snapshot(app)
+    terms = terms_of_call(settings.terms, options)
     by_exchange = address.queue is None and settings.amqp and address.exchange_type != "fanout"
     if not (address.queue or by_exchange) or isinstance(queue, Broadcast) or not settings.has_engine:
         if ticket is not None:
@@ -140,6 +121,7 @@ def send(app: Any, name: str, message: Any, options: dict[str, Any], ticket: Tic
         return
     retry = options.pop("retry", None)
     policy = {**settings.retry_policy, **(options.pop("retry_policy", None) or {})}
+    terms = terms._replace(policy=policy if (settings.retry if retry is None else retry) else None)
     serializer = options.pop("serializer", None) or settings.serializer
     compression = options.pop("compression", None) or settings.compression
     _fill_properties(settings, properties, queue, options)
@@ -163,11 +145,10 @@ def send(app: Any, name: str, message: Any, options: dict[str, Any], ticket: Tic
         _announcement(app, name, body, headers, address, sent_event),
         ticket,
     )
-    retry = settings.retry if retry is None else retry
-    _deliver(app, posted, policy if retry else None)
+    _deliver(app, posted, terms)
 
 
-def _deliver(app: Any, posted: Posted, policy: dict[str, Any] | None) -> None:
+def _deliver(app: Any, posted: Posted, terms: Terms) -> None:
     collector, collected = current_collector(), _batch.get()
     if collector is None and held_back(posted):
         return
@@ -178,7 +159,7 @@ def _deliver(app: Any, posted: Posted, policy: dict[str, Any] | None) -> None:
     elif collected is not None:
         collected.posted.append(posted)
     else:
-        post(app, [posted], policy)
+        post(app, [posted], terms)
 
 
 def deliver_plainly(app: Any, message: Message, settings: Snapshot) -> None:
@@ -190,7 +171,7 @@ def deliver_plainly(app: Any, message: Message, settings: Snapshot) -> None:
     elif collected is not None:
         collected.posted.append(posted)
     else:
-        post(app, (posted,), settings.retry_policy if settings.retry else None)
+        post(app, (posted,), settings.terms)
 
 
 def held_back(posted: Posted) -> bool:
@@ -205,47 +186,24 @@ def held_back(posted: Posted) -> bool:
     return True
 
 
-def post(app: Any, posted: Sequence[Posted], policy: dict[str, Any] | None) -> uniqueness.Aliases:
-    """Put messages into the broker, trying again as ``policy`` says (Celery's ``retry_policy``; ``None``: once).
+def post(app: Any, posted: Sequence[Posted], terms: Terms) -> uniqueness.Aliases:
+    """Put messages into the broker, and tell who is to be told.  Raises as :func:`celeriac.compat.posting.put` does.
 
     Returns the ids of unique tasks that were not sent, each with that of the one that is on its way.
     """
-    broker = connect.producer(app)
-    messages = [each.message for each in posted]
-    started, tries = time.monotonic(), 0
-    while True:
-        try:
-            found = _publish(app, broker, posted, messages)
-            break
-        except Unroutable as error:
-            raise PublishUnroutable(f"{len(messages)} messages were not sent: {error}") from error
-        except StoreFull as error:
-            raise PublishRefused(f"{len(messages)} messages were not sent: {error}") from error
-        except StoreUnavailable as error:
-            pause = _pause(policy, tries)
-            tries += 1
-            if pause is None:
-                took = time.monotonic() - started
-                raise PublishFailed(f"Gave up sending after {tries} attempts in {took:.1f} s: {error}") from error
-            time.sleep(pause)
+    claims = [each.ticket.claim if each.ticket else None for each in posted] if any(map(_ticket, posted)) else None
+    if terms.buffered and claims is None:
+        publish_buffer.of(app).send(posted, terms)
+        return {}
+    found = put(app, [each.message for each in posted], terms, claims)
     aliases, refused = _answered(posted, found)
-    for each in posted:
-        if each.announce is not None and each.headers.get("id") not in aliases:
-            each.announce()
+    publish_buffer.announce(each for each in posted if each.headers.get("id") not in aliases)
     if refused is not None:
         raise refused
     return aliases
 
 
-def _publish(
-    app: Any, broker: Broker, posted: Sequence[Posted], messages: Sequence[Message]
-) -> list[bytes | None] | None:
-    """Publish; return the broker's answers for unique tasks, if there are any of them."""
-    if not any(each.ticket for each in posted):
-        broker.publish(messages)
-        return None
-    claims = [each.ticket.claim if each.ticket else None for each in posted]
-    return broker.publish_claimed(messages, claims, connect.key_values(app))
+_ticket = attrgetter("ticket")
 
 
 def _answered(
@@ -263,18 +221,6 @@ def _answered(
             aliases[wanted] = each.ticket.task_id
         first = first or error
     return aliases, first
-
-
-def _pause(policy: dict[str, Any] | None, tries: int) -> float | None:
-    """Seconds to wait before the next try; ``None``: give up.  The formula of kombu's ``retry_over_time``."""
-    if policy is None:
-        return None
-    most = policy.get("max_retries", 3)
-    if most is not None and tries >= most:
-        return None
-    start, step, longest = (policy.get(f"interval_{name}", value) for name, value in
-                            (("start", 0), ("step", 0.2), ("max", 0.2)))  # fmt: skip
-    return float(min(start + step * tries, longest))
 
 
 def _fill_properties(settings: Snapshot, properties: dict[str, Any], queue: Any, options: dict[str, Any]) -> None:
@@ -305,7 +251,7 @@ def _announcement(
     app: Any, name: str, body: Any, headers: dict[str, Any], address: Address, sent_event: dict[str, Any] | None
 ) -> Callable[[], None] | None:
     """What is to be called once the message is sent; ``None`` when nobody listens."""
-    if not (signals.after_task_publish.receivers or sent_event or bus.listening):
+    if not (signals.after_task_publish.receivers or sent_event or bus.listening or signals.task_sent.receivers):
         return None
 
     def announce() -> None:
@@ -313,12 +259,20 @@ def _announcement(
             signals.after_task_publish.send(
                 sender=name, body=body, headers=headers, exchange=address.exchange, routing_key=address.routing_key
             )
+        if signals.task_sent.receivers:  # deprecated by Celery, and sent all the same
+            _send_task_sent(name, body, headers)
         if sent_event:
             _send_event(app, sent_event, address)
         if bus.listening:
             bus.emit(TaskSent(name, address.queue or "", headers.get("id") or "", due_at(app, headers.get("eta"))))
 
     return announce
+
+
+def _send_task_sent(name: str, body: Any, headers: dict[str, Any]) -> None:
+    args, kwargs = (body.get("args"), body.get("kwargs")) if isinstance(body, dict) else body[:2]
+    about = {"task_id": headers.get("id"), "task": name, "eta": headers.get("eta"), "taskset": headers.get("group")}
+    signals.task_sent.send(sender=name, args=args, kwargs=kwargs, **about)
 
 
 def _send_event(app: Any, sent_event: dict[str, Any], address: Address) -> None:

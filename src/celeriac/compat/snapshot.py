@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from celeriac.compat import connect, connect_rabbitmq
+from celeriac.compat.back_pressure import Terms, terms_of
 
 
 class WatchedDict(dict[str, Any]):
@@ -56,6 +57,7 @@ class Snapshot(NamedTuple):
     delivery_mode: Any
     retry: bool
     retry_policy: dict[str, Any]
+    terms: Terms
     sent_event: bool
     protocol: int
     inherit_priority: bool
@@ -87,13 +89,15 @@ def snapshot(app: Any) -> Snapshot:
 
 def _renewed(app: Any) -> Snapshot:
     conf = app.conf
+    retry_policy = dict(conf.task_publish_retry_policy or {})
     taken = Snapshot(
         always_eager=bool(conf.task_always_eager),
         serializer=conf.task_serializer,
         compression=conf.task_compression,
         delivery_mode=conf.task_default_delivery_mode,
         retry=bool(conf.task_publish_retry),
-        retry_policy=dict(conf.task_publish_retry_policy or {}),
+        retry_policy=retry_policy,
+        terms=terms_of(conf, retry_policy if conf.task_publish_retry else None),
         sent_event=bool(conf.task_send_sent_event),
         protocol=int(conf.task_protocol),
         inherit_priority=bool(conf.task_inherit_parent_priority),

@@ -13,6 +13,7 @@ from kombu.exceptions import EncodeError
 from vine import promise
 
 from celeriac.compat import connect, context, declaring, sending
+from celeriac.compat.asending import asend
 from celeriac.compat.long_work.work import Cursor, current_work, progress_of
 from celeriac.compat.patterns.payload import payload_of
 from celeriac.compat.saferepr import quick_repr
@@ -89,6 +90,18 @@ class Task(celery.Task):
             if sent is not None:
                 return sent
         return super().apply_async(args, kwargs, task_id, producer, link, link_error, shadow, **options)
+
+    async def adelay(self, *args: Any, **kwargs: Any) -> Any:
+        """As :meth:`delay`, without blocking the event loop while the broker answers or a full queue has no room."""
+        return await self.aapply_async(args, kwargs)
+
+    async def aapply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """As :meth:`apply_async`, without blocking the event loop while the broker answers or a full queue has no room.
+
+        It is sent in a thread of the loop's own; one that waits for room holds no thread meanwhile.
+        """
+        options.setdefault("task_id", _ids.next())
+        return await asend(lambda: self.apply_async(args, kwargs, **options))
 
     def _send_plainly(self, args: Any, kwargs: Any, task_id: str | None) -> Any:
         """Send by a stencil; return ``None``, with nothing done, when that is not possible."""
@@ -180,4 +193,9 @@ class Task(celery.Task):
 
 
 def _somebody_listens() -> bool:
-    return bool(signals.before_task_publish.receivers or signals.after_task_publish.receivers or bus.listening)
+    return bool(
+        signals.before_task_publish.receivers
+        or signals.after_task_publish.receivers
+        or signals.task_sent.receivers
+        or bus.listening
+    )

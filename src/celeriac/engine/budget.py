@@ -40,6 +40,10 @@ class Budget:
         """How many messages are the share of one slot."""
         return int(self._seconds / self._average) if self._average else self._most
 
+    def within(self, seconds: float) -> int:
+        """How many messages start within so many seconds, one after another; 1 as long as nothing is known."""
+        return max(1, int(seconds / self._average)) if self._average else 1
+
     def limit(self, held: int, room: int) -> int:
         """How many messages to lease when ``held`` are unstarted and ``room`` jobs could start at once."""
         if self._most == 0 or self._average == 0.0:

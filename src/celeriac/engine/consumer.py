@@ -24,6 +24,7 @@ from celeriac.engine.thread_exception import forget
 from celeriac.errors import StoreFull, StoreUnavailable
 from celeriac.message import Delivery
 from celeriac.outcome import Outcome
+from celeriac.policies.gate import Gate
 from celeriac.pool import Job, Pool
 from celeriac.settings import EngineSettings
 from celeriac.telemetry.bus import Bus
@@ -37,6 +38,11 @@ RECALL_LIMIT = 1_000_000
 LONGEST_PAUSE = 2.0
 """Seconds between attempts to reach a store that is away.  Longer would delay the recovery; shorter would hammer it."""
 
+
+START_SECONDS = 0.005
+"""How much work may come out of the lanes at once: little, because each must start within moments of its permit."""
+
+LONGEST_REST = 60.0
 
 Where = int | asyncio.Task[Any]
 """Where a job runs: in a thread, by its ident, or in a task of an event loop."""
@@ -88,6 +94,7 @@ class Consumer:
         self._failures = 0
         self._failed_at = 0.0
         self._lease_unsure = False
+        self._gate = runner.gate(owner, broker, sequential=settings.slot_concurrency == 1)
 
     # -- lease -----------------------------------------------------------------------------------------------------
 
@@ -100,6 +107,8 @@ class Consumer:
         self._shed()
         settled = len(self._outbox)
         leased = self._turn()
+        if self._gate is not None:
+            self._let_in(self._gate)
         for delivery in leased:
             self._accept(delivery)
         if not self.inbox:
@@ -182,8 +191,44 @@ class Consumer:
         prepared = self._runner.prepare(delivery)
         if isinstance(prepared, Outcome):
             self._outbox.put(prepared)
+            if self._gate is not None:
+                self._gate.look_now()  # it may have gone into a lane
         else:
             self.inbox.append(prepared)
+
+    def _let_in(self, gate: Gate) -> None:
+        """Take from the lanes what limits allow.  It comes first: it is to start at once, and there is little of it."""
+        room = 0 if self._stopping.is_set() or gate.rest() or not self._broker.has_lanes else self._startable()
+        if room <= 0:
+            return
+        try:
+            admitted = gate.lease(self._queues, room)
+        except (StoreUnavailable, StoreFull) as error:
+            self._lease_unsure = True
+            self._pause(error)
+            return
+        for delivery, permit in reversed(admitted):
+            self._last_tag = max(self._last_tag, delivery.tag)
+            prepared = self._runner.prepare(delivery, permit)
+            if isinstance(prepared, Outcome):
+                self._outbox.put(prepared)
+                permit.end()
+            else:
+                self.inbox.appendleft(prepared)
+
+    def _startable(self) -> int:
+        """How many messages can start at once, or nearly so."""
+        room = self._pool.room()
+        if self._settings.slot_concurrency == 1 and self._settings.prefetch:
+            room = max(room, min(self._budget.within(START_SECONDS), self._settings.batch_limit))
+        most = self._settings.max_tasks_per_child
+        return room if most is None else min(room, most - self.runs - len(self.inbox))
+
+    def next_look(self) -> float:
+        """Seconds until the lanes are to be looked at."""
+        if self._gate is None or not self._broker.has_lanes or self._startable() <= 0:
+            return LONGEST_REST
+        return self._gate.rest()
 
     # -- run -------------------------------------------------------------------------------------------------------
 
@@ -195,6 +240,8 @@ class Consumer:
             self._leave(job)
         except BaseException as error:  # an interruption may come when the body has ended already
             outcome = self._failed(job, error)
+        if job.permit is not None:
+            job.permit.end()
         self._end(place, started, outcome)
 
     async def run_async(self, job: Job, place: int) -> None:
@@ -207,6 +254,8 @@ class Consumer:
             self._leave(job)
         except BaseException as error:
             outcome = self._failed(job, error)
+        if job.permit is not None:
+            await asyncio.to_thread(job.permit.end)
         self._end(place, started, outcome)
 
     def _begin(self, job: Job, place: int, where: Where) -> float:
@@ -278,6 +327,9 @@ class Consumer:
             # They may be back in their queues even when this fails, so they are never run here any more.
             self._broker.release(self.owner, [job.delivery.tag for job in self._returning])
             jobs, self._returning = self._returning, []
+        for job in jobs:
+            if job.permit is not None:
+                job.permit.end()
         if self._bus.listening:
             for queue in {job.delivery.queue for job in jobs}:
                 count = sum(job.delivery.queue == queue for job in jobs)

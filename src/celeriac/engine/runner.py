@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Any, Protocol
 
+from celeriac.broker import Broker
 from celeriac.message import Delivery
 from celeriac.outcome import Outcome, ReadyChord
+from celeriac.policies.gate import Gate, Permit
 from celeriac.pool import Job
 
 
@@ -29,8 +31,17 @@ class Fate(str, Enum):
 class Runner(Protocol):
     """Decodes, runs and judges tasks.  Its methods turn everything that can go wrong with a task into an outcome."""
 
-    def prepare(self, delivery: Delivery) -> Job | Outcome:
-        """Decode a delivery.  What need not run (not due yet, not understood) is an outcome at once."""
+    def gate(self, owner: str, broker: Broker, *, sequential: bool) -> Gate | None:
+        """What lets limited messages into this process; ``None`` when nothing is limited.  Called before anything is leased.
+
+        Args:
+            owner: under which the process leases.
+            broker: the process's own.
+            sequential: whether it runs one message at a time.
+        """
+
+    def prepare(self, delivery: Delivery, permit: Permit | None = None) -> Job | Outcome:
+        """Decode a delivery.  What need not run (not due yet, not understood, limited and without a permit) is an outcome at once."""
 
     def run(self, job: Job) -> Outcome:
         """Run a task's body in this thread."""

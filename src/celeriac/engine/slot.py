@@ -144,7 +144,7 @@ class Slot:
         if not self._idle_said and not self._pool_is_full():
             self._control.send("idle")
             self._idle_said = True
-        if self._wake.wait(self._seat.bell, IDLE_CHECK):
+        if self._wake.wait(self._seat.bell, min(IDLE_CHECK, self.consumer.next_look())):
             self._idle_said = False
 
     def _must_end(self) -> bool:

@@ -33,6 +33,7 @@ from celeriac.engine.slot import EXIT_MAX_MEMORY, EXIT_MAX_TASKS, EXIT_OK, EXIT_
 from celeriac.engine.slot_rescue import SlotRescue
 from celeriac.engine.subscription import Subscription
 from celeriac.engine.time_limits import TimeLimits, kill
+from celeriac.errors import ConfigurationError
 from celeriac.telemetry.events import SlotExited, SlotStarted, WorkerReady, WorkerStopping
 
 logger = logging.getLogger("celeriac.engine")
@@ -122,6 +123,8 @@ class Supervisor:
             duties.append(Expirer(backend))
         if settings.dead_max_age:
             duties.append(DeadExpirer(broker, settings.dead_max_age))
+        with contextlib.suppress(ConfigurationError):  # nothing can keep keys, so nobody has any
+            duties.append(Expirer(self.node.make_key_values(), "key-expirer"))
         return rescue, {duty.name: Loop(duty) for duty in duties}
 
     # -- the loop --------------------------------------------------------------------------------------------------

@@ -45,12 +45,7 @@ WITH gone AS (
 SELECT count(*) FROM gone
 
 -- name: anything_old
-SELECT EXISTS (SELECT FROM {schema}.results WHERE at <= statement_timestamp() - make_interval(secs => %(ttl)s))
-    OR EXISTS (SELECT FROM {schema}.groups WHERE at <= statement_timestamp() - make_interval(secs => %(ttl)s))
-    OR EXISTS (SELECT FROM {schema}.chords
-        WHERE NOT done AND at <= statement_timestamp() - make_interval(secs => %(ttl)s))
-    OR EXISTS (SELECT FROM {schema}.chords
-        WHERE done AND at <= statement_timestamp() - make_interval(secs => %(done_ttl)s))
+SELECT {schema}.anything_old(%s, %s)
 
 -- name: waiters
 DELETE FROM {schema}.waiters WHERE at < statement_timestamp() - interval '1 hour'

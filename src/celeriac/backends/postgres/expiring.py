@@ -15,7 +15,7 @@ def expire(store: PostgresStore, ttl: float, limit: int) -> int:
     """Delete up to ``limit`` records that are ``ttl`` seconds old; return how many."""
     sql = statements(__package__ or "", "expire.sql", store.options.schema)
     store.rows(Call(sql["waiters"]))
-    if not store.value(Call(sql["anything_old"], {"ttl": ttl, "done_ttl": DONE_TTL})):
+    if not store.value(Call(sql["anything_old"], (ttl, DONE_TTL))):
         return 0
     deleted = 0
     for kind in ("results", "groups"):

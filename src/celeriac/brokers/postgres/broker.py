@@ -7,18 +7,21 @@ What went back to its queue keeps its age: the head of a queue is its oldest mes
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from celeriac.backend import Backend
-from celeriac.broker import Broker, DeadMessage, Depth
+from celeriac.broker import NO_BOUNDS, Broker, DeadMessage, Depth, Lane
 from celeriac.brokers.postgres.settlement import Batch, TurnArguments, batches, read
-from celeriac.errors import ConfigurationError, OwnerLost
-from celeriac.message import Delivery, Message
+from celeriac.errors import ConfigurationError, OwnerLost, QueueFull
+from celeriac.keyvalue import Claim, KeyValueStore
+from celeriac.message import Bound, Delivery, Message, lane_queue
 from celeriac.outcome import Outcome, Settlement
 from celeriac.postgres_store import PostgresOptions, PostgresStore
-from celeriac.postgres_store.arrays import Bigints, Texts
+from celeriac.postgres_store.arrays import Bigints, Booleans, Integers, Texts
 from celeriac.postgres_store.arrivals import Arrivals
+from celeriac.postgres_store.keys import claim_columns
 from celeriac.postgres_store.statements import statements
 from celeriac.postgres_store.store import Call
 
@@ -51,6 +54,10 @@ class PostgresBroker(Broker):
         ConfigurationError: the URL or an option cannot work.  The server is looked at when it is first used.
     """
 
+    writes_keys = True
+
+    has_lanes = True
+
     def __init__(
         self,
         options: PostgresOptions,
@@ -64,10 +71,11 @@ class PostgresBroker(Broker):
         self.url = self.database.url
         self._arrivals = Arrivals(self.database)
         self._writes_results = _same(self.database, results)
+        self._dead_limit = options.dead_limit
         self._arguments = TurnArguments(tuple(priority_steps), options.dead_limit, results=self._writes_results)
         self._sql = {
             name: statement
-            for file in ("send.sql", "turn.sql", "owners.sql", "look.sql", "dead.sql")
+            for file in ("send.sql", "turn.sql", "owners.sql", "look.sql", "dead.sql", "lanes.sql")
             for name, statement in statements(__package__ or "", file, options.schema).items()
         }
 
@@ -83,6 +91,42 @@ class PostgresBroker(Broker):
         if messages:
             announcement = self._announce((message.queue for message in messages), ())
             self.database.rows(self._call("publish", *self._arguments.messages(messages)), announcement)
+
+    def publish_claimed(
+        self,
+        messages: Sequence[Message],
+        claims: Sequence[Claim | None],
+        store: KeyValueStore,
+        bounds: Mapping[str, Bound] = NO_BOUNDS,
+    ) -> list[bytes | None]:
+        """See :meth:`Broker.publish_claimed`."""
+        if bounds or not self.shares_keys(store):
+            return super().publish_claimed(messages, claims, store, bounds)
+        call = self._call("publish_claimed", *self._arguments.messages(messages), *claim_columns(claims))
+        announcement = self._announce((message.queue for message in messages), ())
+        held: dict[int, bytes] = dict(self.database.rows(call, announcement))
+        return [held.get(place) for place in range(1, len(messages) + 1)]
+
+    def publish_within(self, messages: Sequence[Message], bounds: Mapping[str, Bound]) -> None:
+        """See :meth:`Broker.publish_within`.  Counts up to the bound, in the index: about 1 ms for 10,000 messages."""
+        if not messages:
+            return
+        counts = Counter(message.queue for message in messages if message.queue in bounds)
+        names = sorted(counts)
+        call = self._call(
+            "publish_within",
+            *self._arguments.messages(messages),
+            Texts(names),
+            Bigints(bounds[name].max_length for name in names),
+            Booleans(bounds[name].drop_oldest for name in names),
+            Bigints(counts[name] for name in names),
+            self._dead_limit,
+        )
+        rows = self.database.rows(call, self._announce((message.queue for message in messages), ()))
+        if rows:
+            place, length = rows[0]
+            name = names[place - 1]
+            raise QueueFull(name, bounds[name].max_length, length, counts[name])
 
     # -- lease, settle, release ------------------------------------------------------------------------------------
 
@@ -133,6 +177,25 @@ class PostgresBroker(Broker):
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
         """See :meth:`Broker.wait`.  Woken by a notification, or by looking again and again where there are none."""
         return self._arrivals.wait(queues, timeout, self._call("any_ready", Texts(queues)))
+
+    # -- lanes -----------------------------------------------------------------------------------------------------
+
+    def lanes(self, queues: Sequence[str], limit: int = 100) -> list[Lane]:
+        """See :meth:`Broker.lanes`.  Of a lane with more than 1,000 messages it shows as many."""
+        return [Lane(*row) for row in self.database.rows(self._call("lanes", Texts(queues), limit))] if queues else []
+
+    def unpark(self, owner: str, wanted: Sequence[Lane]) -> list[list[Delivery]]:
+        """See :meth:`Broker.unpark`: one function, one transaction."""
+        hidden = Texts(lane_queue(lane.queue, lane.name) for lane in wanted)
+        homes, mosts = Texts(lane.queue for lane in wanted), Integers(lane.count for lane in wanted)
+        found: list[list[Delivery]] = [[] for _ in wanted]
+        for place, tag, raw in self.database.rows(self._call("unpark", owner, hidden, homes, mosts)):
+            found[place - 1].append(Delivery(tag, wanted[place - 1].queue, raw))
+        return found
+
+    def alive(self, owners: Sequence[str]) -> set[str]:
+        """See :meth:`Broker.alive`."""
+        return {name for (name,) in self.database.rows(self._call("alive", Texts(owners)))} if owners else set()
 
     # -- owners ----------------------------------------------------------------------------------------------------
 
@@ -195,7 +258,7 @@ class PostgresBroker(Broker):
         """See :meth:`Broker.depth`.  Beyond :data:`COUNTED` messages a number is an estimate."""
         if not queues:
             return []
-        rows = self.database.rows(Call(self._sql["ready"], {"queues": Texts(queues), "bound": COUNTED}))
+        rows = self.database.rows(self._call("depths", Texts(queues), COUNTED))
         return [
             Depth(
                 queue,
@@ -203,8 +266,9 @@ class PostgresBroker(Broker):
                 self._at_least("estimate_scheduled", queue, scheduled),
                 consumers,
                 None if age is None else max(0.0, age),
+                parked,
             )
-            for queue, (_, ready, scheduled, consumers, age) in zip(queues, rows, strict=True)
+            for queue, (ready, scheduled, consumers, age, parked) in zip(queues, rows, strict=True)
         ]
 
     def _at_least(self, estimate: str, queue: str, counted: int) -> int:
@@ -219,7 +283,10 @@ class PostgresBroker(Broker):
 
     def purge(self, queue: str) -> int:
         """See :meth:`Broker.purge`.  Goes in batches, each one transaction."""
-        return self._purge("purge_ready", queue) + self._purge("purge_scheduled", queue)
+        total = self._purge("purge_ready", queue) + self._purge("purge_scheduled", queue)
+        while lanes := self.lanes([queue]):
+            total += sum(self._purge("purge_ready", lane_queue(queue, lane.name)) for lane in lanes)
+        return total
 
     def _purge(self, statement: str, queue: str) -> int:
         total = 0
@@ -263,13 +330,17 @@ class PostgresBroker(Broker):
 
     def expire_dead(self, before: float, limit: int = 100) -> int:
         """See :meth:`Broker.expire_dead`."""
-        return int(self.store.value(self._call("expire", before, limit)))
+        return int(self.database.value(self._call("expire", before, limit)))
 
     # -- the rest --------------------------------------------------------------------------------------------------
 
     def shares_store(self, backend: Backend | None) -> bool:
         """See :meth:`Broker.shares_store`: the same schema of the same database."""
         return self._writes_results and _same(self.database, backend)
+
+    def shares_keys(self, store: KeyValueStore) -> bool:
+        """See :meth:`Broker.shares_keys`: whether the keys are in the same schema."""
+        return _same(self.database, store)
 
     def ping(self) -> None:
         """See :meth:`Broker.ping`."""
@@ -284,8 +355,8 @@ class PostgresBroker(Broker):
         return Call(self._sql[name], arguments)
 
 
-def _same(store: PostgresStore, backend: Backend | None) -> bool:
-    other = getattr(backend, "database", None)
+def _same(store: PostgresStore, other_store: Backend | KeyValueStore | None) -> bool:
+    other = getattr(other_store, "database", None)
     return isinstance(other, PostgresStore) and other.address == store.address
 
 

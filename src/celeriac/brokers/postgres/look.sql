@@ -2,22 +2,14 @@
 --
 -- What waits is counted one by one up to a bound, in the index.  Beyond it the planner's estimate has to do.
 
--- name: ready
-SELECT q.n,
-    (SELECT count(*) FROM (
-        SELECT FROM {schema}.messages m WHERE m.owner IS NULL AND m.queue = q.name LIMIT %(bound)s) AS bounded),
-    (SELECT count(*) FROM (SELECT FROM {schema}.scheduled s WHERE s.queue = q.name LIMIT %(bound)s) AS bounded),
-    (SELECT count(*) FROM {schema}.owners o
-        WHERE o.condemned_at IS NULL AND o.deadline >= statement_timestamp() AND q.name = ANY (o.queues)),
-    (SELECT extract(epoch FROM statement_timestamp() - m.queued_at)::float8 FROM {schema}.messages m
-        WHERE m.owner IS NULL AND m.queue = q.name ORDER BY m.queue, m.priority, m.id LIMIT 1)
-FROM unnest(%(queues)s) WITH ORDINALITY AS q (name, n) ORDER BY q.n
+-- name: depths
+SELECT ready, later, consumers, age, waiting FROM {schema}.depths(%s, %s)
 
 -- name: any_ready
 SELECT {schema}.any_ready(%s)
 
 -- name: leased_count
-SELECT count(*) FROM {schema}.messages m WHERE m.owner IS NOT NULL
+SELECT {schema}.leased_count()
 
 -- name: purge_ready
 WITH gone AS (

@@ -12,6 +12,9 @@ WITH alive AS (
 )
 SELECT name FROM alive
 
+-- name: alive
+SELECT name FROM {schema}.owners WHERE name = ANY (%s) AND condemned_at IS NULL
+
 -- name: unregister
 SELECT {schema}.unregister(%s)
 
@@ -19,11 +22,7 @@ SELECT {schema}.unregister(%s)
 SELECT {schema}.condemn(%s)
 
 -- name: expired
-SELECT o.name FROM {schema}.owners o
-WHERE (o.condemned_at IS NULL AND o.deadline < statement_timestamp())
-    OR (o.condemned_at < statement_timestamp() - make_interval(secs => %s)
-        AND EXISTS (SELECT FROM {schema}.messages m WHERE m.owner = o.id))
-ORDER BY o.id LIMIT %s
+SELECT name FROM {schema}.expired(%s, %s) AS name
 
 -- name: leased
 SELECT m.tag, m.queue, m.raw FROM {schema}.messages m

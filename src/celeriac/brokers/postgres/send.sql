@@ -4,6 +4,12 @@
 -- name: publish
 SELECT {schema}.enqueue(%s, %s, %s, %s)
 
+-- name: publish_claimed
+SELECT place, value FROM {schema}.enqueue_claimed(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
+
+-- name: publish_within
+SELECT place, length FROM {schema}.publish_within(%s, %s, %s, %s, %s, %s, %s, %s, %s)
+
 -- name: promote
 SELECT queue FROM {schema}.promote(%s, %s) AS queue
 

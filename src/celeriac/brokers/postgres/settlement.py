@@ -6,7 +6,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from celeriac.message import Delivery, Message
+from celeriac.message import Delivery, Message, lane_queue
 from celeriac.outcome import DeadLetter, Outcome, ReadyChord, Settlement
 from celeriac.postgres_store.arrays import Bigints, Booleans, Byteas, Floats, Integers, Smallints, Texts
 from celeriac.postgres_store.results import CLAIM_TTL, last_of_each, position
@@ -24,6 +24,7 @@ _NOTHING: dict[str, Any] = dict.fromkeys(
         "dead_tags", "dead_reasons", "dead_errors", "dead_tasks", "dead_task_ids", "dead_tracebacks",
         "dead_attempts", "dead_crashes", "dead_workers", "dead_ats",
         "done_tags", "done_groups",
+        "key_tags", "key_spaces", "key_names", "key_holders", "key_contents", "key_ttls",
     )
 )  # fmt: skip
 
@@ -91,13 +92,14 @@ class TurnArguments:
         given.update(self._follow_ups(outcomes))
         given.update(_back(outcomes))
         given.update(_dead(outcomes))
+        given.update(_keys(outcomes))
         return given
 
     def messages(self, messages: Sequence[Message]) -> tuple[Any, ...]:
         """Arguments of the function ``enqueue``."""
         later = any(message.due is not None for message in messages)
         return (
-            Texts(message.queue for message in messages),
+            Texts(lane_queue(message.queue, message.lane) for message in messages),
             Smallints(self.step(message.priority) for message in messages),
             Floats(message.due for message in messages) if later else None,
             Byteas(message.raw for message in messages),
@@ -145,6 +147,11 @@ def _back(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     return _columns(rows, _BACK_COLUMNS)
 
 
+def _keys(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    rows = [(outcome.delivery.tag, *write) for outcome in outcomes for write in outcome.keys]
+    return _columns(rows, _KEY_COLUMNS)
+
+
 def _dead(outcomes: Sequence[Outcome]) -> dict[str, Any]:
     rows = [
         (outcome.delivery.tag, *_letter(outcome.dead))
@@ -180,6 +187,14 @@ _PART_COLUMNS = (
     ("part_payloads", Byteas),
 )
 _DONE_COLUMNS = (("done_tags", Bigints), ("done_groups", Texts))
+_KEY_COLUMNS = (
+    ("key_tags", Bigints),
+    ("key_spaces", Texts),
+    ("key_names", Texts),
+    ("key_holders", Texts),
+    ("key_contents", Byteas),
+    ("key_ttls", Floats),
+)
 _BACK_COLUMNS = (("back_tags", Bigints), ("back_raws", Byteas))
 _DEAD_COLUMNS = (
     ("dead_tags", Bigints),

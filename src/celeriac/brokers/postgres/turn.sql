@@ -10,6 +10,7 @@ SELECT kind, tag, queue, raw FROM {schema}.turn(
     %(dead_tags)s, %(dead_reasons)s, %(dead_errors)s, %(dead_tasks)s, %(dead_task_ids)s, %(dead_tracebacks)s,
     %(dead_attempts)s, %(dead_crashes)s, %(dead_workers)s, %(dead_ats)s, %(dead_limit)s,
     %(done_tags)s, %(done_groups)s,
+    %(key_tags)s, %(key_spaces)s, %(key_names)s, %(key_holders)s, %(key_contents)s, %(key_ttls)s,
     %(wanted)s, %(most)s)
 
 -- name: release

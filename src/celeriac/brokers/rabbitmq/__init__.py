@@ -1,9 +1,4 @@
-"""RabbitMQ as a broker."""
+"""RabbitMQ as a broker: :class:`celeriac.brokers.rabbitmq.broker.RabbitBroker`.
 
-from __future__ import annotations
-
-from celeriac.brokers.rabbitmq.broker import RabbitBroker
-from celeriac.brokers.rabbitmq.options import Address, RabbitOptions
-from celeriac.brokers.rabbitmq.topology import Binding, QueueSpec, plain_queue
-
-__all__ = ["Address", "Binding", "QueueSpec", "RabbitBroker", "RabbitOptions", "plain_queue"]
+Nothing is imported here: messages that came by AMQP can be read without the optional dependency that a connection needs.
+"""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from contextlib import suppress
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker, DeadMessage, Depth
@@ -20,11 +21,11 @@ from celeriac.brokers.rabbitmq.leases import Lease, Leases
 from celeriac.brokers.rabbitmq.methods import declare_queue
 from celeriac.brokers.rabbitmq.options import RabbitOptions
 from celeriac.brokers.rabbitmq.owners import Owners, beat_entry, note_entry
-from celeriac.brokers.rabbitmq.publisher import Publisher
+from celeriac.brokers.rabbitmq.publisher import Publisher, goes_back_unchanged
 from celeriac.brokers.rabbitmq.suspects import PAUSE, Suspects
 from celeriac.brokers.rabbitmq.topology import Delays, Specs, Topology, plain_queue
-from celeriac.errors import OwnerLost
-from celeriac.message import Delivery, Message
+from celeriac.errors import OwnerLost, StoreUnavailable
+from celeriac.message import Bound, Delivery, Message
 from celeriac.outcome import Outcome, Settlement
 
 FENCE_SECONDS = 1.0
@@ -33,8 +34,9 @@ FENCE_SECONDS = 1.0
 MOST_HELD = 200
 """How many messages that others hold are looked past in one lease."""
 
-POLL_SECONDS = 0.01
-"""Between two looks at the queues while a whole node is idle.  RabbitMQ tells of a message only by handing it out."""
+QUICK_POLL, SLOW_POLL = 0.001, 0.01
+"""Seconds between two looks at the queues while a whole node is idle, soon after there was something and later.  RabbitMQ tells
+of a message only by handing it out."""
 
 
 class RabbitBroker(Broker):
@@ -46,6 +48,7 @@ class RabbitBroker(Broker):
     keeps_leases = False
     promotes = False
     shows_age = False
+    counts_bounds = False
     call_round_trips = 4
     best_batch = 100
 
@@ -77,6 +80,7 @@ class RabbitBroker(Broker):
         """When each owner of this process was last known not to be condemned; monotonic clock."""
         self._served: dict[str, tuple[str, ...]] = {}
         self._noted_at = -1.0
+        self._poll = QUICK_POLL
         self._keeper: Keeper | None = None
 
     @property
@@ -90,6 +94,14 @@ class RabbitBroker(Broker):
         """See :meth:`Broker.publish`.  Not all or nothing: after an error some may have been sent."""
         if messages:
             self._publisher.publish(messages)
+
+    def publish_within(self, messages: Sequence[Message], bounds: Mapping[str, Bound]) -> None:
+        """See :meth:`Broker.publish_within`.
+
+        The server bounds a queue itself, by the arguments that it was declared with: ``x-max-length``, and ``x-overflow``, which
+        is ``drop-head`` (the oldest go) unless it says ``reject-publish``.  What was refused is told; the others were sent.
+        """
+        self.publish(messages)
 
     def prepare(self, queues: Sequence[str]) -> None:
         """See :meth:`Broker.prepare`."""
@@ -108,7 +120,12 @@ class RabbitBroker(Broker):
             if outcomes:
                 settlement = self._settle(owner, held, outcomes)
             if limit:
-                leased = self._lease(owner, queues, limit)
+                try:
+                    leased = self._lease(owner, queues, limit)
+                except StoreUnavailable:
+                    if not outcomes:
+                        raise
+                    # What was settled is settled; the next turn tells that the server is away.
             return settlement, leased
 
     def _held(self, owner: str) -> dict[int, Lease]:
@@ -126,14 +143,16 @@ class RabbitBroker(Broker):
             if tag in held and tag not in fresh and held[tag].delivery.raw == outcome.delivery.raw:
                 fresh[tag] = outcome
         self._publisher.follow_up(owner, fresh.values())
-        back = [tag for tag, outcome in fresh.items() if outcome.requeue == held[tag].delivery.raw]
-        leases = {tag: held.pop(tag) for tag in fresh}
-        returned = [leases.pop(tag) for tag in back]
-        detached = [lease.delivery.raw for lease in leases.values() if lease.epoch != self._consuming.epoch]
+        returned = [held[tag] for tag, outcome in fresh.items() if goes_back_unchanged(outcome)]
+        settled = [held[tag] for tag, outcome in fresh.items() if not goes_back_unchanged(outcome)]
+        detached = [lease.delivery.raw for lease in settled if lease.epoch != self._consuming.epoch]
         if detached:
             self._owners.remember_settled(detached)
-        self._write_note(owner, wait=False)
-        self._consuming.send(self._leases.acks(leases.values()) + self._leases.requeue_leases(returned))
+        self._write_note(owner, without=fresh, wait=False)
+        self._consuming.send(self._leases.acks(settled) + self._leases.requeue_leases(returned))
+        # Only now: whatever failed so far is done again.
+        for tag in fresh:
+            del held[tag]
         self._publisher.forget(owner, fresh)
         return Settlement(len(outcomes) - len(fresh))
 
@@ -191,18 +210,19 @@ class RabbitBroker(Broker):
     def _return_leases(self, owner: str, tags: Iterable[int]) -> None:
         held = self._leases.of(owner)
         returned = [held.pop(tag) for tag in tags if tag in held]
-        if self._consuming.is_open:
+        with suppress(StoreUnavailable):  # then the server has taken them back itself
             self._consuming.send(self._leases.requeue_leases(returned))
 
-    def _write_note(self, owner: str, *, wait: bool = True) -> None:
-        """Write down what an owner holds.
+    def _write_note(self, owner: str, *, without: Container[int] = (), wait: bool = True) -> None:
+        """Write down what an owner holds, without some tags.
 
         Raises:
             OwnerLost: it was condemned.
         """
         if self._publishing.blocked is not None:
             return  # its alarm is on: draining the queues is what helps, so it goes on without
-        entry = note_entry(owner, notes.encode(self._leases.deliveries(owner)))
+        held = [delivery for delivery in self._leases.deliveries(owner) if delivery.tag not in without]
+        entry = note_entry(owner, notes.encode(held))
         published = self._publishing.publish([entry], wait=wait)
         if published.unroutable:
             self._fence_off(owner)
@@ -214,7 +234,7 @@ class RabbitBroker(Broker):
         self._fenced_off.add(owner)
         self._proved.pop(owner, None)
         returned = self._leases.forget(owner)
-        if self._consuming.is_open:
+        with suppress(StoreUnavailable):
             self._consuming.send(self._leases.requeue_leases(returned))
 
     def _reconnect(self) -> None:
@@ -250,15 +270,13 @@ class RabbitBroker(Broker):
             if not found or owner in self._fenced_off or owner not in self._served:
                 return 0
             self._reconnect()
-            leases = [held.pop(tag) for tag in found]
             try:
-                self._write_note(owner)
+                self._write_note(owner, without=found)
             except OwnerLost:
                 return 0
-            except BaseException:
-                held.update({lease.delivery.tag: lease for lease in leases})
-                raise
-            self._consuming.send(self._leases.requeue_leases(leases))
+            self._consuming.send(self._leases.requeue_leases([held[tag] for tag in found]))
+            for tag in found:
+                del held[tag]
             return len(found)
 
     def wait(self, queues: Sequence[str], timeout: float) -> bool:
@@ -268,6 +286,7 @@ class RabbitBroker(Broker):
         while True:
             try:
                 if any(answer.message_count for answer in self._watching.call(*methods)):
+                    self._poll = QUICK_POLL
                     return True
             except ChannelClosed:
                 self._topology.forget()
@@ -275,7 +294,12 @@ class RabbitBroker(Broker):
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            time.sleep(min(left, POLL_SECONDS))
+            time.sleep(min(left, self._poll))
+            self._poll = min(self._poll * 1.5, SLOW_POLL)
+
+    def alive(self, owners: Sequence[str]) -> set[str]:
+        """See :meth:`Broker.alive`."""
+        return self._owners.alive(owners) if owners else set()
 
     # -- owners ----------------------------------------------------------------------------------------------------
 
@@ -341,7 +365,7 @@ class RabbitBroker(Broker):
                 if outcome.delivery.tag in noted:
                     fresh.setdefault(outcome.delivery.tag, outcome)
             self._publisher.follow_up(owner, fresh.values())
-            settled = [noted[tag].raw for tag, outcome in fresh.items() if outcome.requeue != noted[tag].raw]
+            settled = [noted[tag].raw for tag, outcome in fresh.items() if not goes_back_unchanged(outcome)]
             self._owners.rewrite(owner, [noted[tag] for tag in noted if tag not in fresh], settled)
             self._publisher.forget(owner, fresh)
             return Settlement(len(outcomes) - len(fresh))
@@ -397,7 +421,7 @@ class RabbitBroker(Broker):
         with self._dead.claim([id]) as letters:
             for letter in letters:
                 dead = letter.message()
-                self._publisher.publish([message or Message(dead.queue, dead.raw)])
+                self._publisher.publish([message or Message(dead.queue, wire.as_copy(dead.raw))])
             return bool(letters)
 
     def discard(self, ids: Iterable[str]) -> int:

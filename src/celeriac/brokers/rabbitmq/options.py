@@ -38,7 +38,7 @@ class RabbitOptions:
     heartbeat: float = 30.0
     """Silence after which either side gives the other up; 0 for never.  Too low, and a body that holds the interpreter's lock
     for as long costs the connection."""
-    dead_limit: int = 100_000
+    dead_limit: int = 10_000
     """Most dead letters kept; the oldest go first."""
 
     @property

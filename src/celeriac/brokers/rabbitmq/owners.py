@@ -182,6 +182,11 @@ class Owners:
             )
             known["condemned"] = time.time()
 
+    def alive(self, owners: Sequence[str]) -> set[str]:
+        """Those that are known and not condemned."""
+        with self.locked() as registry:
+            return {owner for owner in owners if "condemned" not in registry.get(owner, {"condemned": 0})}
+
     def expired(self, limit: int) -> list[str]:
         """Owners whose beat has run out, and condemned ones whose rescue was cut short."""
         found: list[str] = []

@@ -40,8 +40,8 @@ class Publisher:
             entries = [self._entry(message) for message in messages]
             published = self._connection.publish(entries)
         if published.refused:
-            names = ", ".join(sorted({messages[index].queue for index in published.refused}))
-            raise QueueFull(f"{names} has reached its maximum length: {len(published.refused)} messages were refused")
+            first = messages[min(published.refused)].queue
+            raise QueueFull(first, count=len(messages), refused=tuple(sorted(published.refused)))
         if published.unroutable:
             exchange, key = min(published.unroutable)
             raise Unroutable(
@@ -88,10 +88,12 @@ class Publisher:
         if not wanted:
             return
         with self._connection.lock:
-            published = self._connection.publish([self._following(outcome, what) for outcome, _, what in wanted])
+            entries = [self._following(outcome, what) for outcome, _, what in wanted]
+            published = self._connection.publish(entries)
         refused = set(published.refused)
         for index, (outcome, number, _) in enumerate(wanted):
-            if index not in refused:
+            address = entries[index].exchange.decode(), entries[index].key.decode()
+            if index not in refused and address not in published.unroutable:
                 self._followed.setdefault((owner, outcome.delivery.tag), set()).add(number)
         if refused:
             raise StoreFull("a queue has reached its maximum length, and what follows a task does not fit into it")
@@ -112,11 +114,19 @@ class Publisher:
             self._followed.pop((owner, tag), None)
 
 
+def goes_back_unchanged(outcome: Outcome) -> bool:
+    """Whether the server can put the message back itself, in its old place."""
+    return outcome.requeue is not None and wire.same_message(outcome.requeue, outcome.delivery.raw)
+
+
 def _messages(outcome: Outcome) -> list[Message | None]:
     """What an outcome publishes; ``None`` stands for its dead letter."""
-    found: list[Message | None] = list(outcome.publish)
     delivery = outcome.delivery
-    if outcome.requeue is not None and outcome.requeue != delivery.raw:
+    found: list[Message | None] = [
+        message._replace(raw=wire.as_copy(message.raw)) if wire.same_message(message.raw, delivery.raw) else message
+        for message in outcome.publish
+    ]
+    if outcome.requeue is not None and not goes_back_unchanged(outcome):
         found.append(Message(delivery.queue, outcome.requeue))
     if outcome.dead is not None:
         found.append(None)

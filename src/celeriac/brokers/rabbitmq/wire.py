@@ -16,11 +16,13 @@ Bytes that do not begin like a parcel (nothing that Celery sends) travel as a bo
 
 from __future__ import annotations
 
+import os
 import struct
 from typing import NamedTuple
 
 from celeriac.brokers.rabbitmq import properties
 from celeriac.errors import StoreError
+from celeriac.message import COPY_HEADER
 
 MAGIC = 0xA1
 REDELIVERED = 1
@@ -115,6 +117,19 @@ def _plain_properties(priority: int) -> bytes:
 def same_message(one: bytes, other: bytes) -> bool:
     """Whether two parcels are the same message, delivered again or not."""
     return one == other or (is_parcel(one) and is_parcel(other) and one[2:] == other[2:])
+
+
+def as_copy(raw: bytes) -> bytes:
+    """The same message, told apart from the one that it was made from, which may be remembered as settled."""
+    if not is_parcel(raw):
+        return raw
+    try:
+        parcel = unpack(raw)
+        found = properties.decode(parcel.properties)
+    except ValueError:
+        return raw
+    found["headers"] = {**found.get("headers", {}), COPY_HEADER: os.urandom(8).hex()}
+    return pack(parcel.exchange.encode(), parcel.routing_key.encode(), properties.encode(found), parcel.body)
 
 
 class Entry(NamedTuple):

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 from celeriac.backend import Backend
-from celeriac.broker import Broker, DeadMessage, Depth
+from celeriac.broker import NO_BOUNDS, Broker, DeadMessage, Depth, Lane
 from celeriac.brokers.redis.arrivals import Arrivals
 from celeriac.brokers.redis.connection import RedisConnection
 from celeriac.brokers.redis.options import RedisOptions
 from celeriac.brokers.redis.result_keys import ResultKeys
 from celeriac.brokers.redis.settlement import SettleArguments, milliseconds
+from celeriac.errors import QueueFull
 from celeriac.keyvalue import Claim, KeyValueStore
-from celeriac.message import Delivery, Message, sent_at
+from celeriac.message import Bound, Delivery, Message, sent_at
 from celeriac.outcome import Outcome, ReadyChord, Settlement
 
 RESCUE_CUT_SHORT_AFTER = 10.0
@@ -28,6 +30,7 @@ SCRIPTS = (
     "settle",
     "release",
     "publish",
+    "publish_within",
     "publish_claimed",
     "beat",
     "unregister",
@@ -36,12 +39,19 @@ SCRIPTS = (
     "promote",
     "depth",
     "replay",
+    "expire_dead",
     "leased_count",
+    "lanes",
+    "unpark",
+    "purge",
 )
 
 
 class RedisBroker(Broker):
     """Queues, schedule, leases and dead letters in Redis."""
+
+    has_lanes = True
+    writes_keys = True
 
     def __init__(self, options: RedisOptions, results: ResultKeys | None = None) -> None:
         """Connects at first use.
@@ -58,6 +68,7 @@ class RedisBroker(Broker):
         self._prefix = options.key_prefix
         self._served: dict[str, tuple[str, ...]] = {}
         self._steps = list(options.priority_steps)
+        self._suffixes = [f"{options.separator}{step}" if step else "" for step in self._steps]
         self._lists: dict[str, list[str]] = {}
         self._queue_of_list: dict[str, str] = {}
         self._results = results if results is not None and results.address == self._redis.address else None
@@ -77,17 +88,23 @@ class RedisBroker(Broker):
 
     # -- keys ------------------------------------------------------------------------------------------------------
 
-    def list_key(self, queue: str, priority: int) -> str:
-        """The list that messages of this priority wait in."""
-        return self.lists(queue)[max(0, bisect_right(self._steps, priority) - 1)]
+    def list_key(self, queue: str, priority: int, lane: str = "") -> str:
+        """The list that messages of this priority wait in, in their queue or in a lane beside it."""
+        lists = self._lane_lists(queue, lane) if lane else self.lists(queue)
+        return lists[max(0, bisect_right(self._steps, priority) - 1)]
 
     def lists(self, queue: str) -> list[str]:
         """A queue's lists, in the order in which they are emptied."""
         found = self._lists.get(queue)
         if found is None:
-            suffixes = (f"{self.options.separator}{step}" if step else "" for step in self._steps)
-            found = self._lists[queue] = [f"{self._prefix}{queue}{suffix}" for suffix in suffixes]
+            found = self._lists[queue] = [f"{self._prefix}{queue}{suffix}" for suffix in self._suffixes]
         return found
+
+    def _lane_lists(self, queue: str, lane: str) -> list[str]:
+        return [f"{self._lanes_prefix(queue)}{lane}{suffix}" for suffix in self._suffixes]
+
+    def _lanes_prefix(self, queue: str) -> str:
+        return self.key("lane", f"{queue}\x1f")
 
     def key(self, *parts: str) -> str:
         """A key of our own."""
@@ -125,12 +142,31 @@ class RedisBroker(Broker):
             yield self.key("consumers", message.queue)
             yield int((message.due or 0) * 1000)
 
+    def publish_within(self, messages: Sequence[Message], bounds: Mapping[str, Bound]) -> None:
+        """See :meth:`Broker.publish_within`: one script."""
+        counts = Counter(message.queue for message in messages if message.queue in bounds)
+        keys = [self.key("serial"), self.key("dead")]
+        arguments: list[Any] = [self.options.dead_limit, time.time(), len(counts)]
+        for queue, count in counts.items():
+            lists = self.lists(queue)
+            keys += [self.key("schedule", queue), self.key("parked", queue), *lists]
+            arguments += [queue, bounds[queue].max_length, int(bounds[queue].drop_oldest), count, len(lists)]
+        refusal = self._redis.run("publish_within", keys, [*arguments, *self._publish_arguments(messages)])
+        if refusal:
+            place, length = refusal
+            queue, count = list(counts.items())[place - 1]
+            raise QueueFull(queue, bounds[queue].max_length, length, count)
+
     def publish_claimed(
-        self, messages: Sequence[Message], claims: Sequence[Claim | None], store: KeyValueStore
+        self,
+        messages: Sequence[Message],
+        claims: Sequence[Claim | None],
+        store: KeyValueStore,
+        bounds: Mapping[str, Bound] = NO_BOUNDS,
     ) -> list[bytes | None]:
         """See :meth:`Broker.publish_claimed`."""
-        if not self.shares_keys(store):
-            return super().publish_claimed(messages, claims, store)
+        if bounds or not self.shares_keys(store):
+            return super().publish_claimed(messages, claims, store, bounds)
         arguments: list[Any] = []
         for message, claim in zip(messages, claims, strict=True):
             arguments += self._publish_arguments([message])
@@ -216,6 +252,39 @@ class RedisBroker(Broker):
         self._redis.round_trips += 1
         return self._arrivals.wait(self._keys_by_priority(queues), timeout)
 
+    # -- lanes -----------------------------------------------------------------------------------------------------
+
+    def lanes(self, queues: Sequence[str], limit: int = 100) -> list[Lane]:
+        """See :meth:`Broker.lanes`."""
+        reply = self._redis.run("lanes", [self.key("lanes", queue) for queue in queues], [limit]) if queues else []
+        return [
+            Lane(queue, name.decode(), int(count))
+            for queue, found in zip(queues, reply, strict=True)
+            for name, count in zip(found[::2], found[1::2], strict=True)
+        ]
+
+    def unpark(self, owner: str, wanted: Sequence[Lane]) -> list[list[Delivery]]:
+        """See :meth:`Broker.unpark`: one script."""
+        keys = [self.key("owners"), self.lease_key(owner)]
+        arguments: list[Any] = [owner, len(self._steps)]
+        for lane in wanted:
+            keys += [self.key("lanes", lane.queue), self.key("parked", lane.queue)]
+            keys += [*self._lane_lists(lane.queue, lane.name), *self.lists(lane.queue)]
+            arguments += [lane.name, lane.count]
+        reply = self._redis.run("unpark", keys, arguments)
+        return [
+            [Delivery(first + i, lane.queue, raw) for i, raw in enumerate(messages)]
+            for lane, first, messages in zip(wanted, reply[::2], reply[1::2], strict=True)
+        ]
+
+    def alive(self, owners: Sequence[str]) -> set[str]:
+        """See :meth:`Broker.alive`."""
+        if not owners:
+            return set()
+        with self._redis.call() as client:
+            deadlines: Any = client.zmscore(self.key("owners"), list(owners))
+        return {owner for owner, at in zip(owners, deadlines, strict=True) if at is not None and at >= 0}
+
     # -- owners ----------------------------------------------------------------------------------------------------
 
     def register(self, owner: str, queues: Sequence[str], ttl: float) -> None:
@@ -288,7 +357,11 @@ class RedisBroker(Broker):
         if not queues:
             return []
         calls: list[tuple[str, Sequence[Any], Sequence[Any]]] = [
-            ("depth", [self.key("schedule", queue), self.key("consumers", queue), *self.lists(queue)], [])
+            (
+                "depth",
+                [*(self.key(name, queue) for name in ("schedule", "consumers", "parked")), *self.lists(queue)],
+                [],
+            )
             for queue in queues
         ]
         now = time.time()
@@ -299,16 +372,9 @@ class RedisBroker(Broker):
         return int(self._redis.run("leased_count", [self.key("owners")], [self.lease_key("")]))
 
     def purge(self, queue: str) -> int:
-        """See :meth:`Broker.purge`."""
-        with self._redis.call() as client:
-            pipe = client.pipeline(transaction=True)
-            for key in self.lists(queue):
-                pipe.llen(key)
-                pipe.unlink(key)
-            schedule = self.key("schedule", queue)
-            pipe.zcard(schedule)
-            pipe.unlink(schedule)
-            return sum(pipe.execute()[::2])
+        """See :meth:`Broker.purge`: one script."""
+        keys = [*(self.key(name, queue) for name in ("schedule", "lanes", "parked")), *self.lists(queue)]
+        return int(self._redis.run("purge", keys, [self._lanes_prefix(queue), *self._suffixes]))
 
     # -- dead letters ----------------------------------------------------------------------------------------------
 
@@ -371,9 +437,9 @@ class RedisBroker(Broker):
 
 
 def _depth(queue: str, reply: list[Any], now: float) -> Depth:
-    ready, scheduled, consumers, first = reply
+    ready, scheduled, consumers, parked, first = reply
     sent = sent_at(first) if first else None
-    return Depth(queue, ready, scheduled, consumers, None if sent is None else max(0.0, now - sent))
+    return Depth(queue, ready, scheduled, consumers, None if sent is None else max(0.0, now - sent), parked)
 
 
 def _dead_message(id: bytes, fields: dict[bytes, bytes]) -> DeadMessage:

@@ -24,6 +24,9 @@ ALLOW_OOM = b"#!lua flags=allow-oom\n"
 workers can drain a full server.  On older servers they wait until there is room."""
 
 
+ADDS = frozenset({"publish", "publish_within"})
+"""Scripts that only add, which a server out of memory is to refuse."""
+
 SHARED = {
     "settle": ("results", "keys"),
     "store": ("results",),
@@ -123,7 +126,7 @@ class RedisConnection:
             self._check(server)
             head = ALLOW_OOM if server.version >= (7, 0) else b""
             for script in self._scripts.values():
-                script.sha = self.client.script_load(head + script.source)
+                script.sha = self.client.script_load((b"" if script.name in ADDS else head) + script.source)
         self.round_trips += 1
 
     def _check(self, server: Server) -> None:

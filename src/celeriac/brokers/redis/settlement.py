@@ -14,7 +14,7 @@ class SettleArguments:
 
     def __init__(
         self,
-        list_key: Callable[[str, int], str],
+        list_key: Callable[[str, int, str], str],
         key: Callable[..., str],
         dead_limit: int,
         database: int,
@@ -58,8 +58,11 @@ class SettleArguments:
         if self._results is not None:
             yield from self._result_operations(outcome, self._results)
         for message in outcome.publish:
-            key = self._list_key(message.queue, message.priority)
-            if message.due is None:
+            key = self._list_key(message.queue, message.priority, message.lane)
+            if message.lane:
+                counts = self._key("lanes", message.queue), self._key("parked", message.queue)
+                yield ["L", key, *counts, message.lane, message.raw]
+            elif message.due is None:
                 yield ["P", key, message.raw]
             else:
                 yield ["S", self._key("schedule", message.queue), int(message.due * 1000), key, message.raw]

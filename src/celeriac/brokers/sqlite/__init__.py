@@ -10,15 +10,15 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from celeriac.backend import Backend
-from celeriac.broker import Broker, DeadMessage, Depth
-from celeriac.brokers.sqlite import burying, leasing, looking, owning, publishing, settling
+from celeriac.broker import NO_BOUNDS, Broker, DeadMessage, Depth, Lane
+from celeriac.brokers.sqlite import burying, leasing, looking, owning, parking, publishing, settling
 from celeriac.errors import ConfigurationError
 from celeriac.keyvalue import Claim, KeyValueStore
-from celeriac.message import Delivery, Message
+from celeriac.message import Bound, Delivery, Message, lane_queue
 from celeriac.outcome import Outcome, Settlement
 from celeriac.sqlite_store import LOCK_TIMEOUT, SQLiteStore, Synchronous, bell, keyvalues, path_from_url
 
@@ -53,6 +53,9 @@ class SQLiteBroker(Broker):
         ConfigurationError: the path or an option cannot work.
         SchemaError: Python's SQLite is too old.  The file itself is looked at when it is first used.
     """
+
+    has_lanes = True
+    writes_keys = True
 
     def __init__(  # noqa: PLR0913 - options, all but one by name
         self,
@@ -89,12 +92,32 @@ class SQLiteBroker(Broker):
         if any_ready:
             bell.ring(self.file.path)
 
+    def publish_within(self, messages: Sequence[Message], bounds: Mapping[str, Bound]) -> None:
+        """See :meth:`Broker.publish_within`: one transaction."""
+        now = self._clock()
+        if not messages:
+            return
+
+        def work(connection: sqlite3.Connection) -> bool:
+            any_ready = publishing.publish_within(connection, messages, bounds, self._steps, now)
+            if any(bound.drop_oldest for bound in bounds.values()):
+                burying.drop_excess(connection, self._dead_limit)
+            return any_ready
+
+        any_ready = self._write(work)
+        if any_ready:
+            bell.ring(self.file.path)
+
     def publish_claimed(
-        self, messages: Sequence[Message], claims: Sequence[Claim | None], store: KeyValueStore
+        self,
+        messages: Sequence[Message],
+        claims: Sequence[Claim | None],
+        store: KeyValueStore,
+        bounds: Mapping[str, Bound] = NO_BOUNDS,
     ) -> list[bytes | None]:
         """See :meth:`Broker.publish_claimed`."""
-        if not self.shares_keys(store):
-            return super().publish_claimed(messages, claims, store)
+        if bounds or not self.shares_keys(store):
+            return super().publish_claimed(messages, claims, store, bounds)
         now = self._clock()
 
         def work(connection: sqlite3.Connection) -> tuple[list[bytes | None], bool]:
@@ -140,6 +163,20 @@ class SQLiteBroker(Broker):
         """See :meth:`Broker.wait`.  Woken by a bell (:mod:`celeriac.sqlite_store.bell`), then looks."""
         self.round_trips += 1
         return self.file.wait(self.file.path, lambda c: leasing.any_ready(c, queues), timeout)
+
+    # -- lanes -----------------------------------------------------------------------------------------------------
+
+    def lanes(self, queues: Sequence[str], limit: int = 100) -> list[Lane]:
+        """See :meth:`Broker.lanes`."""
+        return self._read(lambda c: parking.lanes(c, queues, limit))
+
+    def unpark(self, owner: str, wanted: Sequence[Lane]) -> list[list[Delivery]]:
+        """See :meth:`Broker.unpark`: one transaction."""
+        return self._write(lambda c: parking.unpark(c, leasing.live_owner(c, owner), wanted))
+
+    def alive(self, owners: Sequence[str]) -> set[str]:
+        """See :meth:`Broker.alive`."""
+        return self._read(lambda c: parking.alive(c, owners))
 
     # -- owners ----------------------------------------------------------------------------------------------------
 
@@ -213,6 +250,12 @@ class SQLiteBroker(Broker):
 
     def purge(self, queue: str) -> int:
         """See :meth:`Broker.purge`.  Goes in batches, each one transaction."""
+        total = self._purge_one(queue)
+        while lanes := self.lanes([queue]):
+            total += sum(self._purge_one(lane_queue(queue, lane.name)) for lane in lanes)
+        return total
+
+    def _purge_one(self, queue: str) -> int:
         total = 0
         while True:
             purged = self._write(lambda c: looking.purge_some(c, queue, _PURGE_BATCH))

@@ -37,6 +37,13 @@ def live_owner(connection: sqlite3.Connection, name: str) -> Owner:
 
 def lease(connection: sqlite3.Connection, owner: Owner, queues: Sequence[str], limit: int) -> list[Delivery]:
     """Lease up to ``limit`` messages: by priority, then in the order of the queues, then the oldest first."""
+    return take(connection, owner, queues, limit)[0]
+
+
+def take(
+    connection: sqlite3.Connection, owner: Owner, queues: Sequence[str], limit: int
+) -> tuple[list[Delivery], list[int]]:
+    """The same, with the messages' ids."""
     taken: list[Delivery] = []
     leases: list[tuple[int, int, int]] = []
     waiting = _first_levels(connection, queues)
@@ -54,7 +61,7 @@ def lease(connection: sqlite3.Connection, owner: Owner, queues: Sequence[str], l
     if taken:
         connection.executemany(_SQL["add_lease"], leases)
         connection.execute(_SQL["advance_tag"], (owner.next_tag + len(taken), owner.id))
-    return taken
+    return taken, [id for _, _, id in leases]
 
 
 def any_ready(connection: sqlite3.Connection, queues: Sequence[str]) -> bool:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from celeriac.broker import Depth
+from celeriac.brokers.sqlite import parking
 from celeriac.sqlite_store.statements import statements
 
 _LOOK = statements(__package__ or "", "look.sql")
@@ -20,6 +21,12 @@ def depths(connection: sqlite3.Connection, queues: Sequence[str], now: float) ->
     """How much lies in each queue."""
     consumers = _consumers(connection, now)
     return [_depth(connection, queue, consumers[queue], now) for queue in queues]
+
+
+def lengths(connection: sqlite3.Connection, queue: str) -> tuple[int, int]:
+    """How many messages of a queue are ready, and how many wait elsewhere: scheduled or parked."""
+    ready, scheduled = connection.execute(_LOOK["counts"], (queue,)).fetchone() or (0, 0)
+    return ready, scheduled + parking.parked(connection, queue)
 
 
 def leased_count(connection: sqlite3.Connection) -> int:
@@ -40,7 +47,8 @@ def purge_some(connection: sqlite3.Connection, queue: str, limit: int) -> int:
 def _depth(connection: sqlite3.Connection, queue: str, consumers: int, now: float) -> Depth:
     ready, scheduled = connection.execute(_LOOK["counts"], (queue,)).fetchone() or (0, 0)
     head = connection.execute(_LOOK["next_queued_at"], (queue,)).fetchone()
-    return Depth(queue, ready, scheduled, consumers, max(0.0, now - head[0]) if head else None)
+    age = max(0.0, now - head[0]) if head else None
+    return Depth(queue, ready, scheduled, consumers, age, parking.parked(connection, queue))
 
 
 def _consumers(connection: sqlite3.Connection, now: float) -> Counter[str]:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import heapq
 import sqlite3
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-from celeriac.message import Message
+from celeriac.brokers.sqlite import burying, looking
+from celeriac.errors import QueueFull
+from celeriac.message import Bound, Message, lane_queue, task_of
+from celeriac.outcome import DeadLetter, DeadReason
 from celeriac.sqlite_store.statements import statements
 
 _PUBLISH = statements(__package__ or "", "publish.sql")
+_OVERFLOW = statements(__package__ or "", "overflow.sql")
+_LOOK = statements(__package__ or "", "look.sql")
+_SETTLE = statements(__package__ or "", "settle.sql")
 _SCHEDULE = statements(__package__ or "", "schedule.sql")
 
 
@@ -21,13 +28,46 @@ def normalised(priority: int, steps: Sequence[int]) -> int:
 
 def publish(connection: sqlite3.Connection, messages: Sequence[Message], steps: Sequence[int], now: float) -> bool:
     """Insert messages; return whether any of them can be leased at once.  Priorities are normalised."""
-    rows = [(m.queue, normalised(m.priority, steps), m.due, m.raw) for m in messages]
+    rows = [(lane_queue(m.queue, m.lane), normalised(m.priority, steps), m.due, m.raw) for m in messages]
     later = [row for row in rows if row[2] is not None and row[2] > now]
     ready = [(queue, priority, raw) for queue, priority, due, raw in rows if due is None or due <= now]
     if later:
         connection.executemany(_PUBLISH["add_scheduled"], later)
     _enqueue(connection, ready, now)
     return bool(ready)
+
+
+def publish_within(
+    connection: sqlite3.Connection,
+    messages: Sequence[Message],
+    bounds: Mapping[str, Bound],
+    steps: Sequence[int],
+    now: float,
+) -> bool:
+    """Publish without letting queues grow past their bounds.  Raises ``QueueFull``; the caller rolls back then."""
+    for queue, count in Counter(message.queue for message in messages if message.queue in bounds).items():
+        bound = bounds[queue]
+        ready, rest = looking.lengths(connection, queue)
+        excess = ready + rest + count - bound.max_length
+        if excess > 0:
+            if not bound.drop_oldest or excess > ready:
+                raise QueueFull(queue, bound.max_length, ready + rest, count)
+            _drop_oldest(connection, queue, excess, bound, now)
+    return publish(connection, messages, steps, now)
+
+
+def _drop_oldest(connection: sqlite3.Connection, queue: str, count: int, bound: Bound, now: float) -> None:
+    """Bury that many ready messages; there are as many."""
+    error = f"QueueFull: it made room in a queue of at most {bound.max_length} messages"
+    while count > 0:
+        (priority,) = connection.execute(_OVERFLOW["last_priority"], (queue,)).fetchone()
+        oldest = connection.execute(_OVERFLOW["oldest"], (queue, priority, count)).fetchall()
+        for _, id, raw in oldest:
+            task, task_id = task_of(raw)
+            burying.bury(connection, id, DeadLetter(DeadReason.OVERFLOW, error, task, task_id), now)
+        connection.executemany(_LOOK["drop_ready"], [(queue, priority, id) for priority, id, _ in oldest])
+        connection.executemany(_SETTLE["drop_message"], [(id,) for _, id, _ in oldest])
+        count -= len(oldest)
 
 
 def promote(connection: sqlite3.Connection, queues: Sequence[str], limit: int, now: float) -> int:

@@ -125,7 +125,7 @@ def _put_arguments(app: Any, envelope: dict[str, Any], headers: dict[str, Any], 
     except (TypeError, ValueError, RecursionError) as error:
         raise CannotEdit(f"the new arguments are no JSON: {error}") from error
     headers.pop("compression", None)
-    for name, value in (("argsrepr", args), ("kwargsrepr", kwargs)):
+    for name, value in (("argsrepr", tuple(args)), ("kwargsrepr", kwargs)):
         headers[name] = quick_repr(value) or json.dumps(value, default=str)
     envelope.update(
         {"body": b64encode(text.encode()).decode(), "content-type": "application/json", "content-encoding": "utf-8"}

@@ -7,6 +7,9 @@
 --                                 Tags ascend and are taken from the clock: a replica that is promoted may have missed the
 --                                 last of them, and must not give one out a second time
 --   celeriac:schedule:<queue>     ZSET  "<serial>:<length of key>:<key><message>" -> due time in ms
+--   celeriac:lanes:<queue>        HASH  lane that has messages -> how many
+--   celeriac:lane:<queue>\31<lane>, and with \6\22<step>   LIST  messages parked in a lane, like a queue's lists
+--   celeriac:parked:<queue>       STRING  how many messages all its lanes have
 --   celeriac:consumers:<queue>    ZSET  owner -> deadline in ms
 --   celeriac:dead                 STREAM  dead letters
 --   celeriac:serial               STRING  counter that makes the schedule's members unique

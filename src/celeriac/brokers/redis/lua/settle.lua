@@ -11,13 +11,14 @@
 --   C group task_id payload ordered score ttl group_ttl claim_ttl token    count a chord's part
 --   P key message                           publish
 --   S schedule_key due_ms key message       publish later
+--   L key lanes_key parked_key lane message    park in a lane
 --   Q message                               back to the head of its queue; empty: as it was
 --   D queue message n field value ...       dead letter; empty message: as it was
 --   F group done_ttl                        forget a chord whose callback is published
 --   K key holder set value ttl              write or delete a held key, if its holder still has it
 -- Returns: number of fenced outcomes, then pairs (outcome's place among the not plain ones, part's place in it) of parts that
 -- completed their chord; those outcomes stay leased.
-local ARITY = {R = 4, C = 9, P = 2, S = 4, Q = 1, F = 2, K = 5}
+local ARITY = {R = 4, C = 9, P = 2, S = 4, L = 5, Q = 1, F = 2, K = 5}
 local owner, condemned = ARGV[1], ARGV[2] == '1'
 queue_db, result_db = ARGV[3], ARGV[4]
 local deadline = redis.call('ZSCORE', KEYS[1], owner)
@@ -69,6 +70,10 @@ while at <= #ARGV do
       elseif verb == 'S' then
         local member = redis.call('INCR', KEYS[4]) .. ':' .. #ARGV[i + 2] .. ':' .. ARGV[i + 2] .. ARGV[i + 3]
         redis.call('ZADD', ARGV[i], ARGV[i + 1], member)
+      elseif verb == 'L' then
+        redis.call('LPUSH', ARGV[i], ARGV[i + 4])
+        redis.call('HINCRBY', ARGV[i + 1], ARGV[i + 3], 1)
+        redis.call('INCR', ARGV[i + 2])
       elseif verb == 'Q' then
         redis.call('RPUSH', key, ARGV[i] ~= '' and ARGV[i] or message)
       elseif verb == 'D' then

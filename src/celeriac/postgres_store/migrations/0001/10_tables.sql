@@ -64,6 +64,7 @@ CREATE TABLE {schema}.dead (
     worker    text NOT NULL,
     raw       bytea NOT NULL
 );
+CREATE INDEX dead_at ON {schema}.dead (at);
 
 CREATE TABLE {schema}.results (
     at      timestamptz NOT NULL,

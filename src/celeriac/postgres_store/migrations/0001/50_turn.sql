@@ -15,6 +15,7 @@
 --   back_tags, back_raws  to be put back; raw is NULL where it did not change
 --   dead_…                to be given up
 --   done_tags, done_groups  chords whose callback is among what follows
+--   key_…                 held keys that go with an outcome
 --   wanted, most          queues to lease from, in their order, and how many messages
 --
 -- Returns rows of three kinds: 0 once, first, with the number of refused outcomes as tag; 1 for each part (its place as tag)
@@ -31,6 +32,7 @@ CREATE FUNCTION {schema}.turn(
     dead_tracebacks text[], dead_attempts integer[], dead_crashes integer[], dead_workers text[], dead_ats float8[],
     dead_limit integer,
     done_tags bigint[], done_groups text[],
+    key_tags bigint[], key_spaces text[], key_names text[], key_holders text[], key_contents bytea[], key_ttls float8[],
     wanted text[], most integer
 )
 RETURNS TABLE (kind smallint, tag bigint, queue text, raw bytea)
@@ -106,6 +108,13 @@ BEGIN
         IF part_tags IS NOT NULL OR back_tags IS NOT NULL OR dead_tags IS NOT NULL THEN
             -- What was put back has no owner any more.
             DELETE FROM {schema}.messages m WHERE m.owner = me AND m.tag = ANY (held);
+        END IF;
+        IF key_tags IS NOT NULL THEN
+            PERFORM {schema}.apply_keys(
+                array_agg(k.space), array_agg(k.name), array_agg(k.holder), array_agg(k.content), array_agg(k.ttl))
+            FROM unnest(key_tags, key_spaces, key_names, key_holders, key_contents, key_ttls)
+                AS k (tag, space, name, holder, content, ttl)
+            WHERE k.tag = ANY (held);
         END IF;
         IF done_tags IS NOT NULL THEN
             PERFORM {schema}.finish_chords(ARRAY(
