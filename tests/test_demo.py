@@ -112,7 +112,16 @@ def test_the_same_runs_on_a_server_with_the_users_own_photos_and_names_a_broken_
     Image.new("CMYK", (2000, 900), "teal").save(own / "wide.jpg")
     (own / "broken.jpg").write_bytes(b"\xff\xd8 no photo")
 
-    ended = run_demo("--orders", "8", "--images", own, "--broker", request.getfixturevalue(f"{store}_url"), "--output", tmp_path / "shop")
+    ended = run_demo(
+        "--orders",
+        "8",
+        "--images",
+        own,
+        "--broker",
+        request.getfixturevalue(f"{store}_url"),
+        "--output",
+        tmp_path / "shop",
+    )
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert re.search(r"skipped.*broken\.jpg", ended.stdout)
