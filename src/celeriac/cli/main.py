@@ -11,6 +11,7 @@ import click
 from celeriac.cli.beat import beat
 from celeriac.cli.breakers import breakers
 from celeriac.cli.dead import dead
+from celeriac.cli.limits import limits
 from celeriac.cli.migrate_store import migrate_store
 from celeriac.cli.multi import multi
 from celeriac.cli.progress import cancel, progress
@@ -37,6 +38,7 @@ OWN_COMMANDS = (
     cancel,
     migrate_store,
     breakers,
+    limits,
 )
 
 
