@@ -307,6 +307,8 @@ class RabbitBroker(Broker):
         """See :meth:`Broker.register`."""
         self._consuming.beats = self._publishing.beats = True
         self._topology.need(*queues)
+        for queue in queues:  # producers may have no right to
+            self._delays.need(queue)
         self._dead.need()
         if self._keeper is None:
             self._keeper = Keeper(self.tend)
