@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from celeriac.brokers.rabbitmq import properties
 from celeriac.errors import StoreError
-from celeriac.message import COPY_HEADER
+from celeriac.message import COPY_HEADER, DELAY_HEADERS
 
 MAGIC = 0xA1
 REDELIVERED = 1
@@ -128,7 +128,8 @@ def as_copy(raw: bytes) -> bytes:
         found = properties.decode(parcel.properties)
     except ValueError:
         return raw
-    found["headers"] = {**found.get("headers", {}), COPY_HEADER: os.urandom(8).hex()}
+    kept = {name: value for name, value in found.get("headers", {}).items() if name not in DELAY_HEADERS}
+    found["headers"] = {**kept, COPY_HEADER: os.urandom(8).hex()}
     return pack(parcel.exchange.encode(), parcel.routing_key.encode(), properties.encode(found), parcel.body)
 
 
