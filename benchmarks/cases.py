@@ -24,7 +24,7 @@ class Case(NamedTuple):
 
 ALWAYS_REPEATED = frozenset({"drain"})
 NEVER_REPEATED = frozenset({"queued", "scheduled"})
-PRINCIPALS = frozenset({"celeriac", "celeriac-sqlite", "celery", "limit"})
+PRINCIPALS = frozenset({"celeriac", "celeriac-sqlite", "celery", "limit", "celeriac-rabbitmq", "celery-rabbitmq"})
 """Systems that the goals speak of."""
 
 

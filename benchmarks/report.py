@@ -14,6 +14,8 @@ from benchmarks.patterns import PATTERNS
 from benchmarks.systems import SYSTEMS
 
 REFERENCE = "celery"
+OTHER_REFERENCES = {"celeriac-rabbitmq": "celery-rabbitmq", "celery-rabbitmq": "celery-rabbitmq"}
+"""Systems that are compared with Celery on another broker."""
 
 Format = Callable[[float], str]
 
@@ -163,7 +165,10 @@ def _cells(outcome: Outcome, case: Case, columns: Iterable[Column]) -> list[str]
 
 def to_reference(outcome: Outcome, case: Case, column: Column) -> float | None:
     """How many times better than Celery prefork under the same conditions."""
-    own, reference = outcome.figures(case), outcome.figures(case._replace(system=REFERENCE))
+    own, reference = (
+        outcome.figures(case),
+        outcome.figures(case._replace(system=OTHER_REFERENCES.get(case.system, REFERENCE))),
+    )
     if own is None or reference is None or not own[column.figure] or not reference[column.figure]:
         return None
     better, worse = own[column.figure], reference[column.figure]

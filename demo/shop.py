@@ -49,6 +49,7 @@ app.conf.update(
     result_expires=3600,
     broker_connection_retry_on_startup=True,
 )
+
 mail_breaker = Breaker("smtp", rate=0.75, minimum=10, window=3, cooldown=1, only=SMTP_ERRORS)
 """Opens when most mails fail, not when a few do."""
 

@@ -6,7 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from celeriac.broker import Lane
 from celeriac.errors import ConfigurationError
+from celeriac.policies.dealing import Dealing, Taker
+from celeriac.policies.lane import Claim, name_of
 from celeriac.policies.limit import Limit, Rate, allowance, parse_rate
 from celeriac.policies.limit_state import (
     LimitState,
@@ -119,18 +122,38 @@ def test_weights_add_up_to_no_more_than_the_limit(count, weights):
         assert sum(units for at, units in granted if end - 1.0 < at <= end) <= count
 
 
-def test_a_clock_that_is_set_back_an_hour_delays_by_a_period_at_most_and_grants_nothing_twice():
-    allowed = allowance("10/s", burst=10)
-    state = LimitState()
-    for _ in range(10):
-        state = grant_rate(settled(state, allowed, EPOCH), allowed, 1, EPOCH)
-    back = EPOCH - 3600
+def look(states, now, lanes, allowed, room=100):
+    """One slot's look, and the states that it writes."""
+    dealing = Dealing(now, states, lambda _name: allowed, Taker("me", lambda: "p", sequential=True))
+    deals = dealing.deal(lanes, room)
+    return {**states, **{name: dealing.states[name] for name in dealing.changed}}, sum(deal.count for deal in deals)
 
-    state = settled(state, allowed, back)
 
-    assert 0.9 < wait_for_rate(state, allowed, 1, back) < 1.2
-    assert len(greedy(allowed, 3, state=state, start=back)) <= 30
-    assert len(greedy(allowed, 3, state=state, start=back)) >= 10
+@pytest.mark.parametrize("step", [-3600.0, -5.0, 0.0])
+def test_a_clock_that_is_set_back_an_hour_delays_by_a_period_at_most_and_grants_nothing_twice(step):
+    allowed, lanes = allowance("10/s", burst=10), [Lane("q", name_of([Claim("l", "", 1)]), 1000)]
+    states, first = look({}, EPOCH, lanes, allowed)
+    assert first == 10
+
+    started, states_now = [], states
+    for tick in range(300):
+        now = EPOCH + step + tick * 0.01
+        states_now, count = look(states_now, now, lanes, allowed)
+        started += [now] * count
+
+    assert 0.9 < started[0] - (EPOCH + step) < 1.2
+    assert most_in_a_window(started, 1.0) <= 10
+    assert len(started) >= 15
+
+
+def test_a_limit_that_is_changed_has_its_effect_within_seconds():
+    lanes = [Lane("q", name_of([Claim("l", "", 1)]), 1000)]
+    states, _ = look({}, EPOCH, lanes, allowance("1/h"))
+    counts = []
+    for tick in range(40):
+        states, count = look(states, EPOCH + 10 + tick * 0.1, lanes, allowance("100/s", burst=100))
+        counts.append(count)
+    assert sum(counts) > 100
 
 
 def test_a_clock_that_jumps_ahead_forgets_what_was_granted():

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import ExitStack
 
 import pytest
 
 from celeriac import Celery, Limit
+from celeriac.compat import connect
 from celeriac.compat.limiting import Limiting
 from celeriac.errors import ConfigurationError
+from celeriac.policies.gate import Gate
+from celeriac.policies.limit_book import LimitBook
 from tests.helpers import wait_until
 from tests.test_limit_arithmetic import most_in_a_window
-from tests.workers import Stage, measured
+from tests.workers import ROOT, Stage, measured
 
 APP = "tests.apps.limited"
 
 
-@pytest.fixture(params=["sqlite", "redis"])
+@pytest.fixture(params=["sqlite", "redis", "postgres"])
 def stage(request, tmp_path):
-    url = f"sqlite:///{tmp_path}/store.sqlite3" if request.param == "sqlite" else request.getfixturevalue("redis_url")
+    url = f"sqlite:///{tmp_path}/store.sqlite3"
+    if request.param != "sqlite":
+        url = request.getfixturevalue(f"{request.param}_url")
     with Stage(tmp_path, url, app=APP) as stage:
         yield stage
 
@@ -188,6 +196,70 @@ def test_limits_hold_in_every_pool(pool, tmp_path):
         wait_until(lambda: len(ran(stage)) == 36, 20, lambda: f"{len(ran(stage))} ran")
         assert most_at_once(stage, ()) <= 2
         assert most_in_a_window([each.at for each in ran(stage) if "/" not in each.key], 1.0) <= 40
+
+
+def run_command(stage, *words):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TEST_BROKER": stage.broker_url}
+    command = [sys.executable, "-m", "celeriac.cli.main", "-A", APP, *words]
+    return subprocess.run(command, env=environment, cwd=stage.directory, capture_output=True, text=True, check=False)
+
+
+def test_a_limit_is_changed_while_workers_run(stage):
+    with stage.worker(concurrency=1):
+        send(stage, "rare", range(30))
+        wait_until(lambda: parked(stage) == 29, 10)
+        (listed,) = [
+            each for each in json.loads(run_command(stage, "limits", "--json").stdout) if each["name"] == f"{APP}.rare"
+        ]
+        assert (listed["rate"], listed["parked"], listed["changed"]) == ("1/m", 29, False)
+
+        run_command(stage, "limits", "set", f"{APP}.rare", "--rate", "1000/s", "--burst", "1000")
+
+        wait_until(lambda: len(ran(stage)) == 30, 10)
+        assert "1/m" in run_command(stage, "limits", "clear", f"{APP}.rare").stdout
+        text = run_command(stage, "limits", "set", f"{APP}.rarer", "--rate", "1/s").stderr
+        assert f"There is no limit '{APP}.rarer'. Did you mean '{APP}.rare'?" in text
+
+
+def test_ten_thousand_parked_messages_cause_no_storm(stage):
+    """While nothing is allowed a slot looks once a second, in a few round trips, however much is parked."""
+    with stage.client.batch():
+        for n in range(10_000):
+            stage.send("rare", str(n))
+    with stage.worker(concurrency=1):
+        wait_until(lambda: parked(stage) >= 9_999, 60, interval=0.1)
+    book = LimitBook({f"{APP}.rare": Limit("1/m").allowed()})
+    store = connect.open_key_values(stage.client)
+    stage.broker.register("looker", ["celery"], 60)
+    gate = Gate("looker", stage.broker, store, book, sequential=True)
+    gate.lease(["celery"], 1)  # connects
+    for _ in range(3):
+        before = stage.broker.round_trips + store.round_trips
+        assert gate.lease(["celery"], 10) == []
+        assert stage.broker.round_trips + store.round_trips - before == 2
+        assert 0.3 < gate.rest() <= 1.0
+    store.close()
+    assert json.loads(run_command(stage, "queues", "--json", "-Q", "celery").stdout)["queues"][0]["parked"] >= 9_999
+    released = json.loads(run_command(stage, "release", "--json", "--force").stdout)
+    assert released["unparked"] >= 9_999
+    assert parked(stage) == 0
+
+
+# -- without lanes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(90)
+def test_a_broker_without_lanes_keeps_limits_too(rabbitmq_url, tmp_path):
+    with Stage(tmp_path, rabbitmq_url, f"sqlite:///{tmp_path}/results.sqlite3", app=APP) as stage:
+        with stage.worker(concurrency=2), stage.worker(name="other", concurrency=2):
+            send(stage, "mail", range(60))
+            send(stage, "two", [f"k{n}" for n in range(6)], "a", None, 0.1)
+            send(stage, "free", [f"free{n}" for n in range(20)])
+            wait_until(lambda: sum(each.key.startswith("free") for each in ran(stage)) == 20, 10)
+            wait_until(lambda: len(ran(stage)) == 86, 40, lambda: f"{len(ran(stage))} ran")
+        assert most_at_once(stage, ()) <= 2
+        mails = [each.at for each in ran(stage) if each.key.isdigit()]
+        assert most_in_a_window(sorted(mails), 1.0) <= 40
 
 
 # -- declaring ---------------------------------------------------------------------------------------------------------

@@ -38,6 +38,10 @@ def works_afterwards(stage):
     assert is_alive(stage.node.pid)
 
 
+in_processes = pytest.mark.parametrize("stage", ["processes"], indirect=True)
+"""For what takes a while and does not depend on the pool."""
+
+
 def made(stage, task, *args, timeout=20):
     """What a task returned, or its error."""
     try:
@@ -145,6 +149,7 @@ def signature(stage, task, *args, **options):
     return stage.client.signature(f"{APP}.{task}", args, **options)
 
 
+@in_processes
 def test_arguments_and_results_of_tens_of_megabytes_pass(stage):
     assert len(stage.send("make", LARGE).get(timeout=60)) == LARGE
     assert stage.send("size", "x" * LARGE).get(timeout=60) == LARGE
@@ -162,10 +167,9 @@ def test_deeply_nested_groups_and_chords_come_to_their_end(stage):
     assert chords.apply_async().get(timeout=30) == 7
 
 
+@in_processes
 @pytest.mark.timeout(240)
 def test_a_task_may_have_ten_thousands_of_callbacks(stage):
-    if stage.pool == "threads":
-        pytest.skip("the sending is the same, and it takes a while")
     links = [signature(stage, "add", 1, immutable=True).set(ignore_result=True)] * 10_000
     before = stage.broker.depth(["celery"])[0]
 
@@ -192,6 +196,7 @@ def test_a_chord_of_thousands_of_which_some_fail_tells_once(stage):
     assert (states.count("FAILURE"), states.count("SUCCESS")) == (2, size - 2)
 
 
+@in_processes
 @pytest.mark.timeout(240)
 def test_the_body_of_a_chord_of_thousands_gets_all_results(stage):
     size = 2_000

@@ -53,16 +53,18 @@ CONTROL_AND_EVENTS = merged(
            "Celery's event receiver, in monitors"),
 )  # fmt: skip
 
-BEAT_SETTINGS = celery(
-    "beat_cron_starting_deadline beat_enable_remote_control beat_max_loop_interval beat_remote_control_max_tick_age "
-    "beat_schedule beat_schedule_filename beat_scheduler beat_sync_every",
-    "Celery's beat, which sends through Celeriac", BEAT,
+BEAT_SETTINGS = merged(
+    honoured("beat_schedule beat_scheduler beat_cron_starting_deadline", BEAT,
+             "by Celeriac's scheduler, or by the one of Celery's that beat_scheduler or -S names"),
+    celery("beat_schedule_filename beat_sync_every beat_max_loop_interval beat_enable_remote_control "
+           "beat_remote_control_max_tick_age", "Celery's beat; Celeriac's scheduler keeps its state in the broker or the result "
+           "store, needs no file, and looks when something is due"),
 )  # fmt: skip
 
 OTHER_STORES = celery(
     " ".join(
         [
-            "arangodb_backend_settings cache_backend cache_backend_options couchbase_backend_settings "
+            "arangodb_backend_settings cache_backend cache_backend_options couchbase_backend_settings",
             "mongodb_backend_settings",
             *(f"cassandra_{n}" for n in ("auth_kwargs", "auth_provider", "bundle_path", "entry_ttl", "keyspace", "options",
                                          "port", "read_consistency", "servers", "table", "write_consistency")),

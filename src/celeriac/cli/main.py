@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
+from celeriac.cli.acl import acl
 from celeriac.cli.beat import beat
 from celeriac.cli.breakers import breakers
 from celeriac.cli.dead import dead
+from celeriac.cli.limits import limits
 from celeriac.cli.migrate_store import migrate_store
 from celeriac.cli.multi import multi
 from celeriac.cli.progress import cancel, progress
@@ -24,6 +26,7 @@ from celeriac.compat.command_line import celery_group
 from celeriac.errors import CeleriacError
 
 OWN_COMMANDS = (
+    acl,
     worker,
     multi,
     beat,
@@ -37,6 +40,7 @@ OWN_COMMANDS = (
     cancel,
     migrate_store,
     breakers,
+    limits,
 )
 
 

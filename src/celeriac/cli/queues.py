@@ -29,7 +29,7 @@ from celeriac.telemetry.views import StoreView, look_at_store
 )
 @click.pass_context
 def queues(ctx: click.Context, chosen: tuple[str, ...], *, as_json: bool, watch: bool, interval: float) -> None:
-    """Show what waits in each queue, what is scheduled, who serves it, and how long the next message has waited."""
+    """Show what waits in each queue, what is scheduled or parked by a limit, who serves it, and how long the next has waited."""
     show = _echo_as_json if as_json else _echo_as_table
     with broker_of(ctx) as broker:
         names = queues_of(ctx, chosen)
@@ -63,6 +63,6 @@ def _echo_as_json(view: StoreView, *, watching: bool) -> None:
 def _echo_as_table(view: StoreView, *, watching: bool) -> None:
     if watching:
         click.echo(time.strftime("%H:%M:%S"))
-    rows = [(d.queue, d.ready, d.scheduled, d.consumers, describe_age(d.oldest_age)) for d in view.queues]
-    echo_table(("queue", "ready", "scheduled", "consumers", "oldest"), rows)
+    rows = [(d.queue, d.ready, d.scheduled, d.parked, d.consumers, describe_age(d.oldest_age)) for d in view.queues]
+    echo_table(("queue", "ready", "scheduled", "parked", "consumers", "oldest"), rows)
     click.echo(f"\nAll queues: {view.leased:,} leased, {counted(view.dead, 'dead letter')}.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from uuid import uuid4
 
 import click
 
@@ -12,6 +13,12 @@ from celeriac.broker import Broker
 from celeriac.cli.output import Age, counted, describe_age, echo_json
 from celeriac.cli.store import broker_of, queues_of
 from celeriac.compat.rescue import open_rescuer
+
+OWNER_SECONDS = 60.0
+"""How long this command may hold what it moves, should it die."""
+
+LANES, BATCH = 50, 200
+"""How many lanes, and messages of each, are moved in one go."""
 
 PAUSE = 0.5
 """Seconds between two looks while waiting."""
@@ -30,6 +37,8 @@ class Released:
     """Messages of such owners that may have run already and must not run twice (early acknowledgement)."""
     promoted: int
     """Scheduled messages that were due."""
+    unparked: int
+    """Messages that waited for a limit, back in their queues."""
     leased: int
     """Messages that are still leased."""
     scheduled: int
@@ -94,15 +103,16 @@ def release_until(broker: Broker, queues: Sequence[str], rescue: Callable[[str],
         rescue: judges and settles all that an owner holds, and returns how many messages that were.
         deadline: by the monotonic clock, in seconds.
     """
-    held, promoted, buried_before = 0, 0, broker.dead_count()
+    held, promoted, unparked, buried_before = 0, 0, 0, broker.dead_count()
     while True:
         held += rescue_expired(broker, rescue)
         moved, next_due = promote_due(broker, queues)
         promoted += moved
+        unparked += unpark_all(broker, queues)
         buried = min(held, max(0, broker.dead_count() - buried_before))
         # Where the store delays messages itself, a stock worker gets them without our help.
         scheduled = sum(depth.scheduled for depth in broker.depth(queues)) if broker.promotes else 0
-        released = Released(held - buried, buried, promoted, broker.leased_count(), scheduled, next_due)
+        released = Released(held - buried, buried, promoted, unparked, broker.leased_count(), scheduled, next_due)
         if released.complete or time.monotonic() >= deadline:
             return released
         time.sleep(PAUSE)
@@ -114,6 +124,19 @@ def rescue_expired(broker: Broker, rescue: Callable[[str], int]) -> int:
     while fresh := [owner for owner in broker.expired() if owner not in seen]:
         count += sum(map(rescue, fresh))
         seen.update(fresh)
+    return count
+
+
+def unpark_all(broker: Broker, queues: Sequence[str]) -> int:
+    """Put everything that waits for a limit back into its queue; return how many messages."""
+    count, owner = 0, f"release:{uuid4()}"
+    if not broker.lanes(queues, 1):
+        return 0
+    broker.register(owner, (), OWNER_SECONDS)
+    while lanes := broker.lanes(queues, LANES):
+        for deliveries in broker.unpark(owner, [replace(lane, count=min(lane.count, BATCH)) for lane in lanes]):
+            count += broker.release(owner, [delivery.tag for delivery in deliveries])
+    broker.unregister(owner)
     return count
 
 
@@ -129,6 +152,8 @@ def promote_due(broker: Broker, queues: Sequence[str]) -> tuple[int, float | Non
 
 def _report(released: Released) -> None:
     click.echo(f"Returned {counted(released.returned, 'leased message')} and {released.promoted:,} scheduled.")
+    if released.unparked:
+        click.echo(f"Returned {counted(released.unparked, 'message')} that waited for a limit.")
     if released.dead_lettered:
         what = counted(released.dead_lettered, "message")
         click.echo(f"{what} may have run already: see `dead list --reason lost`, `dead replay`.")

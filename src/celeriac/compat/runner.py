@@ -11,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Coroutine, Generator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from types import coroutine
 from typing import Any
 
@@ -56,7 +56,7 @@ from celeriac.compat.verdicts import (
 )
 from celeriac.compat.worker_request import announce, worker_request
 from celeriac.engine.runner import Fate
-from celeriac.errors import InvalidPayload
+from celeriac.errors import InvalidPayload, StoreError
 from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery, Message
 from celeriac.outcome import DeadReason, Outcome, ReadyChord, State
 from celeriac.policies.gate import Gate, Permit
@@ -161,8 +161,10 @@ class CeleryRunner:
         """See :class:`~celeriac.engine.runner.Runner`."""
         limiting = Limiting(self._app)
         if limiting:
-            book = LimitBook(limiting.declared)
-            gate = Gate(owner, broker, connect.passing_key_values(self._app), book, sequential=sequential)
+            book, store = LimitBook(limiting.declared), connect.passing_key_values(self._app)
+            with suppress(StoreError):  # it is for other workers, and the next slot does it again
+                book.declare(store)
+            gate = Gate(owner, broker, store, book, sequential=sequential)
             self._door = Door(limiting, gate, lanes=broker.has_lanes)
             return gate
         return None

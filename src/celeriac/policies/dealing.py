@@ -17,6 +17,7 @@ from celeriac.policies.limit_state import (
     free,
     grant_rate,
     hold,
+    is_astray,
     is_free,
     settled,
     wait_for_rate,
@@ -107,7 +108,10 @@ class Dealing:
         name = state_name(claim)
         if name not in self._settled:
             self._settled.add(name)
-            self.states[name] = settled(self.states.get(name, LimitState()), self._allowed(claim.limit), self.now)
+            state, allowed = self.states.get(name, LimitState()), self._allowed(claim.limit)
+            if is_astray(state, allowed, self.now):
+                self.changed.add(name)
+            self.states[name] = settled(state, allowed, self.now)
         return self.states[name]
 
     def _apply(self, claim: Claim, permit: str) -> None:

@@ -36,6 +36,7 @@ from celeriac.policies.limit_state import (
     free,
     grant_rate,
     guard,
+    is_astray,
     is_free,
     lifetime,
     settled,
@@ -413,9 +414,10 @@ class Gate:
         allowed = self._book.allowed(_limit_of(name))
 
         def of_bytes(raw: bytes | None, now: float) -> Change[None]:
-            old = settled(decode(raw), allowed, now)
+            stored = decode(raw)
+            old = settled(stored, allowed, now)
             new = change(old, now)
-            if new == old:
+            if new == old and not is_astray(stored, allowed, now):
                 return Change(None, keep=True)
             ttl = lifetime(new, allowed)
             return Change(None, None if ttl is None else new.encode(), ttl)

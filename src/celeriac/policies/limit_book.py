@@ -61,6 +61,10 @@ class LimitBook:
         """Change a limit for all workers, or undo that; they notice within a second."""
         self._update(store, "changed", {name: None if allowed is None else as_dict(allowed)})
 
+    def forget(self, store: KeyValueStore, name: str) -> None:
+        """Take a limit out of the store that no app declares any more.  What waits for it is let in without one."""
+        self._update(store, "declared", {name: None})
+
     def _update(self, store: KeyValueStore, part: str, values: Mapping[str, Any]) -> None:
         def change(raw: bytes | None, _now: float) -> Change[bytes]:
             stored = json.loads(raw) if raw else {}

@@ -83,8 +83,21 @@ def settled(state: LimitState, allowed: Allowance, now: float) -> LimitState:
         return state._replace(next_at=0.0, grants=())
     since = now - window(allowed.rate)
     grants = tuple((min(at, now), units) for at, units in state.grants if at > since)
-    latest = now + tolerance(allowed, allowed.rate.count) + interval(allowed.rate) * allowed.rate.count
-    return state._replace(next_at=min(state.next_at, latest), grants=grants)
+    return state._replace(next_at=min(state.next_at, _latest(allowed, now)), grants=grants)
+
+
+def is_astray(state: LimitState, allowed: Allowance, now: float) -> bool:
+    """Whether a state lies further in the future than it can: the clock was set back, or the limit changed.  It must be written then
+    as it is when settled, or "just now" would be another moment each time that somebody looks.
+    """
+    if allowed.rate is None:
+        return False
+    return any(at > now for at, _ in state.grants) or state.next_at > _latest(allowed, now)
+
+
+def _latest(allowed: Allowance, now: float) -> float:
+    assert allowed.rate is not None
+    return now + tolerance(allowed, allowed.rate.count) + interval(allowed.rate) * allowed.rate.count
 
 
 # -- how often ---------------------------------------------------------------------------------------------------------

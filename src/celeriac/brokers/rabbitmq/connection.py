@@ -505,7 +505,9 @@ class Connection:
                 self._write(entries[at : at + WINDOW])
                 if wait:
                     self._wait_confirmed()
-            returned, self._returned = self._returned, []
+            # What was written without waiting, before this, may have come back only now: it is not this batch's.
+            own = {(entry.exchange.decode(), entry.key.decode()) for entry in entries} if self._returned else set()
+            returned, self._returned = own.intersection(self._returned), []
             return Published(tuple(tag - first for tag in sorted(self._refused) if tag >= first), frozenset(returned))
 
     def _wait_unblocked(self) -> None:
