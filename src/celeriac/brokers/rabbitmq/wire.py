@@ -22,10 +22,9 @@ from typing import NamedTuple
 
 from celeriac.brokers.rabbitmq import properties
 from celeriac.errors import ConfigurationError
-from celeriac.message import COPY_HEADER
+from celeriac.message import COPY_HEADER, DELAY_HEADERS
 
 MAGIC = 0xA1
-DEATH_HEADERS = ("x-death", "x-first-death-", "x-last-death-")
 REDELIVERED = 1
 
 PLAIN_TYPE = "celeriac.bytes"
@@ -126,7 +125,7 @@ def without_deaths(found: bytes) -> bytes:
         return found
     known = properties.decode(found)
     headers = known.get("headers", {})
-    known["headers"] = {name: value for name, value in headers.items() if not name.startswith(DEATH_HEADERS)}
+    known["headers"] = {name: value for name, value in headers.items() if name not in DELAY_HEADERS}
     return properties.encode(known)
 
 
