@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -143,4 +142,4 @@ def turned_away(job: TaskJob) -> Outcome | None:
         return None
     if permit.lane:
         return parked_in(job, permit.lane)
-    return parked(job, time.time() + permit.wait * random.uniform(1.0, 1.2))
+    return parked(job, time.time() + permit.wait)
