@@ -2,6 +2,8 @@
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 ARGS ?=
+# Tests wait more than they compute, so three processes fit two cores.  A module's tests stay together: they share what is slow to make.
+TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test check format bench
@@ -19,7 +21,7 @@ demo: $(INSTALLED) ## Run the reference system: an API, two worker pools, a mail
 	@$(BIN)/python -m demo $(ARGS)
 
 test: $(INSTALLED) ## Run the tests against real servers
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope $(ARGS)
 
 check: $(INSTALLED) ## Lint, formatting, strict types, import rules
 	$(BIN)/python -m ruff check .

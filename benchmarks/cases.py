@@ -24,7 +24,7 @@ class Case(NamedTuple):
 
 ALWAYS_REPEATED = frozenset({"drain"})
 NEVER_REPEATED = frozenset({"queued", "scheduled"})
-PRINCIPALS = frozenset({"celeriac", "celeriac-sqlite", "celery", "limit"})
+PRINCIPALS = frozenset({"celeriac", "celeriac-sqlite", "celery", "limit", "celeriac-rabbitmq", "celery-rabbitmq"})
 """Systems that the goals speak of."""
 
 
@@ -46,6 +46,8 @@ class Effort:
     backlog: int = 1_000_000
     """Messages for the rows on memory."""
     idle_seconds: float = 10.0
+    pattern_tasks: int = 400
+    """Sent and run in each turn."""
     sizes: dict[Case, int] = field(default_factory=dict)
     """Messages per drain, as learned from earlier ones."""
 
@@ -66,5 +68,6 @@ QUICK = Effort(
     short_tasks=400,
     backlog=100_000,
     idle_seconds=4.0,
+    pattern_tasks=100,
 )
 """For a first look: noisy."""

@@ -92,6 +92,12 @@ GOALS = (
         "times",
         against("celery", "send", "each", own="celeriac-sqlite"),
     ),
+    Goal(
+        "RabbitMQ, drain, to Celery on RabbitMQ",
+        10,
+        "times",
+        against("celery-rabbitmq", "drain", "rate", own="celeriac-rabbitmq"),
+    ),
 )
 
 

@@ -10,9 +10,12 @@ from rich.table import Table
 
 from benchmarks.cases import Case
 from benchmarks.outcome import Outcome
+from benchmarks.patterns import PATTERNS
 from benchmarks.systems import SYSTEMS
 
 REFERENCE = "celery"
+OTHER_REFERENCES = {"celeriac-rabbitmq": "celery-rabbitmq", "celery-rabbitmq": "celery-rabbitmq"}
+"""Systems that are compared with Celery on another broker."""
 
 Format = Callable[[float], str]
 
@@ -78,6 +81,19 @@ COLUMNS: dict[str, tuple[Column, ...]] = {
     ),
 }
 COLUMNS["scheduled"] = COLUMNS["queued"]
+COLUMNS.update(
+    dict.fromkeys(
+        (f"pattern {name}" for name in PATTERNS),
+        (
+            Column("send_us", "more to send, µs"),
+            Column("send_round_trips", "round trips"),
+            Column("run_us", "more to run, µs"),
+            Column("run_round_trips", "round trips"),
+            Column("plain_send_us", "plain: send, µs"),
+            Column("plain_run_us", "run, µs"),
+        ),
+    )
+)
 
 TITLES = {
     "drain": "Drain a backlog of trivial tasks",
@@ -88,6 +104,7 @@ TITLES = {
     "queued": "Worker memory with many messages in the queue",
     "scheduled": "Worker memory with many messages scheduled for later",
     "idle": "Idle workers",
+    **{f"pattern {name}": pattern.title for name, pattern in PATTERNS.items()},
 }
 
 
@@ -148,7 +165,10 @@ def _cells(outcome: Outcome, case: Case, columns: Iterable[Column]) -> list[str]
 
 def to_reference(outcome: Outcome, case: Case, column: Column) -> float | None:
     """How many times better than Celery prefork under the same conditions."""
-    own, reference = outcome.figures(case), outcome.figures(case._replace(system=REFERENCE))
+    own, reference = (
+        outcome.figures(case),
+        outcome.figures(case._replace(system=OTHER_REFERENCES.get(case.system, REFERENCE))),
+    )
     if own is None or reference is None or not own[column.figure] or not reference[column.figure]:
         return None
     better, worse = own[column.figure], reference[column.figure]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from benchmarks.cases import Case
+from benchmarks.patterns import PATTERNS
 from benchmarks.systems import SYSTEMS
 
 
@@ -20,7 +21,7 @@ class Choice(NamedTuple):
 
 CELERY = ("celeriac", "celery")
 CELERY_BOTH = (*CELERY, "celery-threads")
-ON_REDIS = tuple(name for name in SYSTEMS if name != "celeriac-sqlite")
+ON_REDIS = tuple(name for name, system in SYSTEMS.items() if system.on_redis)
 REAL = tuple(name for name in ON_REDIS if name != "limit")
 
 
@@ -48,6 +49,12 @@ def _sqlite(choice: Choice) -> Iterable[Case]:
     return [*drains, *(Case(measure, name) for measure in ("send", "steady") for name in names)]
 
 
+def _rabbitmq(_: Choice) -> Iterable[Case]:
+    """Celeriac and Celery, both on RabbitMQ."""
+    names = ("celeriac-rabbitmq", "celery-rabbitmq")
+    return [Case(measure, name) for measure in ("drain", "send", "steady") for name in names]
+
+
 ROWS: Mapping[str, Callable[[Choice], Iterable[Case]]] = {
     "drain": _drain,
     "send": _send,
@@ -58,6 +65,8 @@ ROWS: Mapping[str, Callable[[Choice], Iterable[Case]]] = {
     "scheduled": _plain("scheduled", CELERY),
     "idle": _plain("idle", (*REAL, "celeriac-sqlite")),
     "sqlite": _sqlite,
+    "rabbitmq": _rabbitmq,
+    "patterns": lambda _: [Case(f"pattern {name}", "celeriac", results=True) for name in PATTERNS],
 }
 
 

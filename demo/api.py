@@ -18,10 +18,12 @@ from fastapi import Body, FastAPI, HTTPException, Path, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
+from kombu.exceptions import OperationalError
 from PIL import Image, UnidentifiedImageError
 
+from celeriac import QueueFull
 from demo.orders import ORDER_ID, SIZES, Order
-from demo.shop import QUEUES, health_check, last_task_id, place_order, shop
+from demo.shop import QUEUES, check_address, health_check, last_task_id, preview, shop, start_order
 from demo.shop import app as celery_app
 
 PATIENCE = 1.0
@@ -50,24 +52,36 @@ def upload_photo(photo: Annotated[bytes, Body(media_type="image/*")] = b"") -> d
 
 @api.post("/orders", status_code=202)
 def order(order: Order) -> dict[str, Any]:
-    """Accept an order and start its work.  Posting it again does not start it again."""
+    """Accept an order and have its work started.  Posting it again changes nothing: its idempotency key is taken."""
     if not (shop.uploads / order.photo).exists():
         raise _refused(("photo",), "no such photo was uploaded")
+    (shop.orders / f"{order.id}.json").write_text(order.model_dump_json(), encoding="utf-8")
     try:
-        with (shop.orders / f"{order.id}.json").open("x", encoding="utf-8") as record:
-            record.write(order.model_dump_json())
-    except FileExistsError:
-        return {"id": order.id, "status": f"/orders/{order.id}", "new": False}
-    _start(order)
-    return {"id": order.id, "status": f"/orders/{order.id}", "new": True}
-
-
-def _start(order: Order) -> None:
-    try:
-        place_order(order)
-    except Exception as error:
-        (shop.orders / f"{order.id}.json").unlink()
+        task = start_order.delay(order=order)
+    except OperationalError as error:
         raise HTTPException(503, f"the broker did not take the order: {error}") from error
+    return {"id": order.id, "status": f"/orders/{order.id}", "task": task.id}
+
+
+@api.post("/addresses", status_code=202)
+def address(email: Annotated[str, Body(embed=True)]) -> dict[str, Any]:
+    """Have an address checked."""
+    return {"task": check_address.delay(email).id}
+
+
+@api.post("/previews", status_code=202)
+def preview_photo(photo: Annotated[str, Body(embed=True)]) -> dict[str, Any]:
+    """Have a preview made; 429 while too many wait."""
+    try:
+        return {"task": preview.delay(photo).id}
+    except QueueFull as error:
+        raise HTTPException(429, str(error), {"Retry-After": "60"}) from error
+
+
+@api.get("/tasks/{task_id}")
+def task_status(task_id: str) -> dict[str, str]:
+    """How a task is doing."""
+    return {"id": task_id, "state": celery_app.AsyncResult(task_id).state}
 
 
 @api.get("/orders/{order_id}")

@@ -18,6 +18,7 @@ from demo import home, photos, report, system
 from demo.audit import Audit, audit
 from demo.children import Children, DemoError
 from demo.customers import Customers, Visit, orders, post_bad_orders, progress_bar, upload_photos
+from demo.patterns import Lesson, Lessons
 from demo.progress import RunProgress
 from demo.settings import DEFAULT_HOME, ShopSettings
 
@@ -67,6 +68,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--broker", metavar="URL", help="for example redis://localhost:6379/0 (default: a SQLite file)")
     parser.add_argument("--backend", metavar="URL", help="where results go (default: where the broker is)")
+    parser.add_argument(
+        "--calm", action="store_true", help="leave out what goes wrong on purpose when the orders are through"
+    )
     parser.add_argument("--serve", action="store_true", help="keep it running at the end, until Ctrl-C")
     parser.add_argument(
         "--seed",
@@ -121,7 +125,7 @@ def _shop_settings(options: argparse.Namespace, smtp_port: int) -> ShopSettings:
     return ShopSettings(
         home=options.output,
         broker=broker,
-        backend=options.backend or (broker if broker.startswith(("redis", "sqlite")) else embedded),
+        backend=options.backend or (broker if broker.startswith(("redis", "sqlite", "postgres")) else embedded),
         key_prefix=f"print-shop-demo-{time.time_ns()}:",
         smtp_host=system.HOST,
         smtp_port=smtp_port,
@@ -164,12 +168,16 @@ def _day_at_the_shop(
     options: argparse.Namespace, shop: ShopSettings, running: system.System, client: httpx.Client
 ) -> int:
     names = _upload(options, client)
-    _show_validation(client, names[0])
+    refused = _show_validation(client, names[0])
     progress = RunProgress(shop.journal)
     with progress_bar() as bar:
         visit = Customers(running, client, progress, bar).run(
             orders(options.seed, options.orders, names), options.orders
         )
+    if not options.calm:
+        with console.status("Making things go wrong on purpose…"):
+            first = next(orders(options.seed, 1, names))
+            visit.lessons = [refused, *Lessons(shop, running, client, progress).run(first)]
     with console.status("Opening every picture, reading every mail…"):
         found = audit(shop, client, visit.posted)
     return _conclude(options.orders, shop, progress, visit, found)
@@ -204,11 +212,14 @@ def _own(folder: Path) -> list[Path]:
         raise DemoError(f"Cannot read the photos in {folder}: {error}") from error
 
 
-def _show_validation(client: httpx.Client, photo: str) -> None:
+def _show_validation(client: httpx.Client, photo: str) -> Lesson:
+    reasons = []
     for status, reason in post_bad_orders(client, photo):
         if status != httpx.codes.UNPROCESSABLE_ENTITY:
             raise DemoError(f"The API should have refused a bad order, and answered {status}.")
         console.print(f"  [dim]A bad order was refused with {status}: {reason}[/]", soft_wrap=True)
+        reasons.append(reason)
+    return Lesson("refused", str(len(reasons)), f"bad orders, with 422 and the fields: {reasons[0]}")
 
 
 def _conclude(count: int, shop: ShopSettings, progress: RunProgress, visit: Visit, found: Audit) -> int:

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from demo.children import DemoError
 from demo.crash import Crash, kill_busy_slot
 from demo.orders import SIZES, make_bad_orders, make_order
+from demo.patterns import Lesson
 from demo.progress import RunProgress
 from demo.system import System, image_slots
 
@@ -31,6 +32,8 @@ class Visit:
     posted: dict[str, float] = field(default_factory=dict)
     """By order id: when it was posted, in seconds since the epoch."""
     crash: Crash | None = None
+    lessons: list[Lesson] = field(default_factory=list)
+    """What went wrong on purpose."""
 
 
 def upload_photos(client: httpx.Client, paths: Iterable[Path]) -> Iterator[tuple[Path, str, str]]:

@@ -1,4 +1,4 @@
-"""An SMTP server that files each mail in a mailbox on disk, and now and then says "try again later".
+"""An SMTP server that files each mail in a mailbox on disk, now and then says "try again later", and is down when it is told to be.
 
 ``python -m demo.mailserver FD SEED`` serves on a listening socket that it inherits.
 """
@@ -14,11 +14,11 @@ import sys
 import time
 from collections import Counter
 from email import message_from_bytes
-from pathlib import Path
 
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from demo import settings
+from demo.settings import ShopSettings
 
 FAILING_SHARE = 0.15
 """Of all attempts to hand over a mail."""
@@ -28,13 +28,23 @@ MOST_FAILURES = 3
 
 
 class Postmaster:
-    """Accepts or refuses each mail; which one, follows from the seed and the mail's id."""
+    """Accepts or refuses each mail; which one, follows from the seed and the mail's id.  During an outage it talks to nobody."""
 
-    def __init__(self, folder: Path, refusals: Path, seed: int) -> None:
-        self._mailbox = mailbox.Maildir(folder)
-        self._refusals = refusals
+    def __init__(self, shop: ShopSettings, seed: int) -> None:
+        self._mailbox = mailbox.Maildir(shop.mailbox)
+        self._refusals = shop.refused_mails
+        self._outage = shop.mail_outage
         self._seed = seed
         self._attempts: Counter[str] = Counter()
+
+    async def handle_MAIL(  # noqa: N802 (aiosmtpd's name)
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[str]
+    ) -> str:
+        if self._outage.exists():
+            return "421 4.3.2 Out of service"
+        envelope.mail_from = address
+        envelope.mail_options.extend(options)
+        return "250 2.1.0 OK"
 
     async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802 (aiosmtpd's name)
         content = envelope.original_content or b""
@@ -66,7 +76,7 @@ async def serve(listener: socket.socket, postmaster: Postmaster) -> None:
 def main() -> None:
     descriptor, seed = map(int, sys.argv[1:])
     shop = settings.load()
-    asyncio.run(serve(socket.socket(fileno=descriptor), Postmaster(shop.mailbox, shop.refused_mails, seed)))
+    asyncio.run(serve(socket.socket(fileno=descriptor), Postmaster(shop, seed)))
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ class RunProgress:
         self.rescues: list[Rescue] = []
         self.retries: Counter[str] = Counter()
         """By task."""
+        self.started: Counter[str] = Counter()
+        """By order id: how often its work was started."""
         self.waits: list[float] = []
         """Seconds from sending to starting, for first attempts: a retry or a rescue waits for other reasons."""
 
@@ -55,6 +57,9 @@ class RunProgress:
         return sum(map(len, self.done.values()))
 
     def _start(self, entry: Entry) -> None:
+        if entry.task == "start_order":
+            self.started[entry.order_id] += 1
+            return
         before = self.running.get(entry.run)
         if before is not None:
             self.rescues.append(Rescue(before, entry))
@@ -66,8 +71,10 @@ class RunProgress:
         self.running.pop(entry.run, None)
         if entry.state == "RETRY":
             self.retries[entry.task] += 1
-        elif entry.state == "SUCCESS":
+        elif entry.state == "SUCCESS" and entry.task in self.done:
             self._succeed(entry)
+        elif entry.state == "SUCCESS":
+            return
         else:
             self.failed.append(entry)
             self.failed_orders.add(entry.order_id)

@@ -30,6 +30,7 @@ def problems(orders: int, progress: RunProgress, visit: Visit, found: Audit) -> 
     if visit.crash is not None and _rescue_seconds(visit, progress) is None:
         lines.append(f"{visit.crash.task.order_id}: the task of the killed slot never started again")
     failed = [f"{entry.order_id}: {entry.task} {entry.detail} ended as {entry.state}" for entry in progress.failed]
+    lines += [lesson.problem for lesson in visit.lessons if lesson.problem]
     return lines + _at_most(failed) + _at_most(found.problems)
 
 
@@ -63,6 +64,9 @@ def results_table(progress: RunProgress, visit: Visit, found: Audit, refused_mai
         _milliseconds(latencies, 50),
         f"median; 99th percentile {_milliseconds(latencies, 99)}, with the waits before retries",
     )
+    table.add_section()
+    for lesson in visit.lessons:
+        table.add_row(lesson.name, lesson.figure, lesson.note, style="bold red" if lesson.problem else "")
     table.add_section()
     table.add_row("pictures", str(found.pictures), "opened and measured")
     table.add_row("mails", str(found.mails), f"in the mailbox; {found.duplicate_mails} duplicates")

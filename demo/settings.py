@@ -11,6 +11,9 @@ FILE_NAME = "settings.json"
 HOME_VARIABLE = "SHOP_HOME"
 DEFAULT_HOME = Path("demo-output")
 
+PREVIEWS_BOUND = 20
+"""How many previews may wait."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShopSettings:
@@ -21,7 +24,8 @@ class ShopSettings:
     broker: str
     backend: str
     key_prefix: str
-    """Put before every key on Redis, so that runs do not meet each other or anything else on that server."""
+    """Put before every key on Redis, and the schema's name on PostgreSQL, so that runs do not meet each other or anything else on
+    that server."""
     smtp_host: str = "127.0.0.1"
     smtp_port: int = 25
 
@@ -52,6 +56,11 @@ class ShopSettings:
     @property
     def journal(self) -> Path:
         return self.home / "journal.jsonl"
+
+    @property
+    def mail_outage(self) -> Path:
+        """While this file exists the mail server is down."""
+        return self.home / "mail-server-is-down"
 
     @property
     def refused_mails(self) -> Path:

@@ -1,8 +1,8 @@
-"""The shop's Celery app: what a Celery team would write, with one word changed.
+"""The shop's Celery app: what a Celery team would write, with the production patterns as options of its tasks.
 
 ::
 
-    place_order --> resize x 3 (queue images) --> write_receipt --> mail_receipt (queue email)
+    start_order (queue orders) --> resize x 3 (queue images) --> write_receipt --> mail_receipt (queue email)
 """
 
 from __future__ import annotations
@@ -17,45 +17,54 @@ from typing import Any
 
 from celery import group
 from celery.signals import task_postrun, task_prerun
+from kombu import Queue
 from PIL import Image, ImageOps
 
-from celeriac import Celery
+from celeriac import Breaker, Retry
 from demo import settings
+from demo.broker import connected_app
 from demo.journal import Entry, JournalWriter
 from demo.orders import SIZES, Order, money
 
-QUEUES = ("images", "email")
+QUEUES = ("images", "email", "orders")
+
+SMTP_ERRORS = (smtplib.SMTPException, OSError)
 
 shop = settings.load()
 journal = JournalWriter(shop.journal)
 
-app = Celery("shop", broker=shop.broker, backend=shop.backend)
+app = connected_app("shop", shop)
 app.conf.update(
     task_acks_late=True,
     task_reject_on_worker_lost=True,
+    task_queues=[*map(Queue, (*QUEUES, "celery")), Queue("previews", max_length=settings.PREVIEWS_BOUND)],
     task_routes={
+        "demo.shop.start_order": {"queue": "orders"},
         "demo.shop.resize": {"queue": "images"},
         "demo.shop.write_receipt": {"queue": "email"},
         "demo.shop.mail_receipt": {"queue": "email"},
+        "demo.shop.check_address": {"queue": "email"},
+        "demo.shop.preview": {"queue": "previews"},
     },
     result_expires=3600,
     broker_connection_retry_on_startup=True,
 )
-if shop.broker.startswith("redis"):
-    app.conf.broker_transport_options = {"global_keyprefix": shop.key_prefix}
-if shop.backend.startswith("redis"):
-    app.conf.result_backend_transport_options = {"global_keyprefix": shop.key_prefix}
+
+mail_breaker = Breaker("smtp", rate=0.75, minimum=10, window=3, cooldown=1, only=SMTP_ERRORS)
+"""Opens when most mails fail, not when a few do."""
 
 
 # -- the producer --------------------------------------------------------------------------------------------------
 
 
-def place_order(order: Order) -> None:
-    """Send an order's tasks."""
+@app.task(idempotency_key="order:{order.id}", idempotency_ttl=3600)
+def start_order(order: Order) -> str:
+    """Send an order's tasks, once however often it is posted.  An order that is none is refused before this runs."""
     pictures = group(resize.s(order_id=order.id, photo=order.photo, size=size) for size in SIZES)
     receipt = write_receipt.s(order_id=order.id, order=order.model_dump(mode="json"))
     mail = mail_receipt.s(order_id=order.id).set(task_id=last_task_id(order.id))
     (pictures | receipt | mail).apply_async()
+    return order.id
 
 
 def last_task_id(order_id: str) -> str:
@@ -95,10 +104,11 @@ def write_receipt(pictures: list[dict[str, Any]], *, order_id: str, order: dict[
 
 @app.task(
     bind=True,
-    autoretry_for=(smtplib.SMTPException, OSError),
+    autoretry_for=SMTP_ERRORS,
     retry_backoff=True,
     retry_backoff_max=8,
     max_retries=10,
+    circuit_breaker=mail_breaker,
 )
 def mail_receipt(self: Any, receipt: dict[str, Any], *, order_id: str) -> str:
     """Mail the receipt.  The message id names the order, so that a second mail would be recognised."""
@@ -106,6 +116,22 @@ def mail_receipt(self: Any, receipt: dict[str, Any], *, order_id: str) -> str:
     with smtplib.SMTP(shop.smtp_host, shop.smtp_port, timeout=10) as server:
         server.send_message(message)
     return f"mailed to {receipt['to']} after {self.request.retries} retries"
+
+
+@app.task(retries={kind: Retry.fixed(0.5, jitter=50, times=40) for kind in SMTP_ERRORS}, circuit_breaker=mail_breaker)
+def check_address(email: str) -> str:
+    """Ask the mail server whether it would take a mail to this address."""
+    with smtplib.SMTP(shop.smtp_host, shop.smtp_port, timeout=10) as server:
+        server.ehlo_or_helo_if_needed()
+        for code, text in (server.mail("receipts@shop.example.com"), server.rcpt(email)):
+            if code != 250:
+                raise smtplib.SMTPResponseException(code, text)
+    return f"{email} takes mail"
+
+
+@app.task
+def preview(photo: str) -> None:
+    """A preview of a photo.  No pool serves its queue, which is bounded."""
 
 
 @app.task
@@ -159,7 +185,7 @@ def _mail(receipt: dict[str, Any], order_id: str) -> EmailMessage:
 @task_prerun.connect
 def note_start(task_id: str, task: Any, kwargs: dict[str, Any], **_: Any) -> None:
     """Write down that a body is about to start."""
-    if "order_id" in kwargs:
+    if _order_of(kwargs):
         request = task.request
         journal.write(
             Entry(
@@ -174,15 +200,20 @@ def note_start(task_id: str, task: Any, kwargs: dict[str, Any], **_: Any) -> Non
 @task_postrun.connect
 def note_end(task_id: str, task: Any, kwargs: dict[str, Any], state: str | None = None, **_: Any) -> None:
     """Write down that a body has ended, and how."""
-    if "order_id" in kwargs:
+    if _order_of(kwargs):
         journal.write(Entry(**_about(task_id, task, kwargs), event="end", state=state or ""))
+
+
+def _order_of(kwargs: dict[str, Any]) -> str:
+    """The order that a task is about; empty for none."""
+    return str(kwargs.get("order_id") or (kwargs.get("order") or {}).get("id") or "")
 
 
 def _about(task_id: str, task: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     return {
         "task": task.name.rpartition(".")[2],
         "task_id": task_id,
-        "order_id": kwargs["order_id"],
+        "order_id": _order_of(kwargs),
         "detail": kwargs.get("size", ""),
         "at": time.time(),
         "pid": os.getpid(),

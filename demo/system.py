@@ -19,10 +19,14 @@ from demo.settings import HOME_VARIABLE, ShopSettings
 
 HOST = "127.0.0.1"
 EMAIL_THREADS = 8
+
+POOL_QUEUES = {"images": "images", "email": "email,orders"}
+"""What each pool serves.  Starting an order is a matter of a few messages, so the threads do it."""
+
 READY_SECONDS = 90.0
 """How long the system may take to start.  Slow machines need most of it to import libraries."""
 
-DEFAULT_PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671, "postgresql": 5432}
+DEFAULT_PORTS = {"redis": 6379, "rediss": 6379, "amqp": 5672, "amqps": 5671, "postgresql": 5432, "postgres": 5432}
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +113,9 @@ def wait_ready(system: System) -> float:
     raise DemoError(f"The workers did not answer within {READY_SECONDS:g} s.{system.children.tails()}")
 
 
-def environment(shop: ShopSettings) -> dict[str, str]:
-    """What the children find the shop with."""
-    return {HOME_VARIABLE: str(shop.home), "PYTHONUNBUFFERED": "1"}
+def environment(shop: ShopSettings, *, inherit: bool = False) -> dict[str, str]:
+    """What the children find the shop with; with ``inherit`` all that they need."""
+    return {**(os.environ if inherit else {}), HOME_VARIABLE: str(shop.home), "PYTHONUNBUFFERED": "1"}
 
 
 def _module(name: str, *arguments: int) -> list[str]:
@@ -128,7 +132,7 @@ def _pool(queue: str, pool: str, concurrency: int, http_port: int | None) -> lis
     http = [f"--http-port={http_port}", f"--http-host={HOST}"] if http_port else []
     return [
         *("-A", "demo.shop", "worker", f"--pool={pool}", f"--concurrency={concurrency}"),
-        *("-Q", queue, "-n", f"{queue}@%h", "--loglevel=INFO", *limit, *http),
+        *("-Q", POOL_QUEUES[queue], "-n", f"{queue}@%h", "--loglevel=INFO", *limit, *http),
     ]
 
 

@@ -73,10 +73,12 @@ class RabbitServer:
 
     Args:
         config: more lines for ``rabbitmq.conf``.
+        schedulers: Erlang's threads; ``None``: one for each core.
     """
 
-    def __init__(self, *, config: str = "") -> None:
+    def __init__(self, *, config: str = "", schedulers: int | None = 1) -> None:
         self.config = config
+        self.schedulers = schedulers
         self.port = 0
         self.directory = Path(tempfile.mkdtemp(prefix="celeriac-rabbitmq-"))
         self._mapper, self._distribution = free_port(), free_port()
@@ -243,8 +245,10 @@ class RabbitServer:
             "RABBITMQ_PID_FILE": str(directory / "pid"),
             # Has the script replace itself by the server, so that the process that we start is the one to kill.
             "RUNNING_UNDER_SYSTEMD": "true",
-            # One scheduler that does not spin: the tests share two cores with what they test.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 +sbwt none",
+            # They do not spin: the tests share two cores with what they test.
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"+S {self.schedulers}:{self.schedulers} +sbwt none"
+            if self.schedulers
+            else "",
         }
 
     def _start_mapper(self) -> None:

@@ -22,12 +22,8 @@ def each_stage(request: Any, directory: Path, app: str, **conf: Any) -> Iterator
         yield stage
 
 
-BROKERS = ("sqlite", "redis", "rabbitmq")
-"""What the queues can be in."""
-
-
 def lasting_stage(request: Any, directory: Path, app: str, database: int, **conf: Any) -> Iterator[Stage]:
-    """For a fixture of a module with :data:`BROKERS` as its parameters.
+    """For a fixture of a module with some of :data:`STORES` as its parameters.
 
     Args:
         request: pytest's.
@@ -40,6 +36,9 @@ def lasting_stage(request: Any, directory: Path, app: str, database: int, **conf
         if request.param == "rabbitmq":
             url = stack.enter_context(request.getfixturevalue("shared_rabbitmq").vhost())
             stage = Stage(directory, url, f"sqlite:///{directory}/results.sqlite3", app=app, conf=conf)
+        elif request.param == "postgres":
+            server = request.getfixturevalue("shared_postgres")
+            stage = Stage(directory, server.database_url(server.new_database()), app=app, conf=conf)
         elif request.param == "redis":
             stage = Stage(directory, request.getfixturevalue("shared_redis").database_url(database), app=app, conf=conf)
         else:

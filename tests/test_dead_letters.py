@@ -27,7 +27,7 @@ from celeriac.message import Message
 from celeriac.outcome import DeadLetter, Outcome, State
 from tests.apps import typed_models as typed
 from tests.helpers import wait_until
-from tests.stages import lasting_stage
+from tests.stages import STORES, lasting_stage
 
 LONG = 60.0
 
@@ -50,7 +50,7 @@ def envelope(task, *args, headers=None, **kwargs):
     ).encode()  # fmt: skip
 
 
-@pytest.fixture(params=["sqlite", "redis", "rabbitmq"])
+@pytest.fixture(params=STORES)
 def app(request, tmp_path):
     if request.param == "sqlite":
         url = f"sqlite:///{tmp_path}/celery.sqlite3"

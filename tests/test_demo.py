@@ -92,29 +92,48 @@ def test_every_order_gets_its_pictures_and_exactly_one_mail_on_the_embedded_defa
     assert figure(ended.stdout, "lost") == "0"
     assert int(figure(ended.stdout, "retries")) > 0
     assert int(figure(ended.stdout, "rescued")) >= 1
+    patterns = {
+        row: figure(ended.stdout, row) for row in ("refused", "posted twice", "dead-lettered", "429", "breaker")
+    }
+    assert patterns == {
+        "refused": "3", "posted twice": "1", "dead-lettered": "1", "429": "10", "breaker": "opened, closed",
+    }  # fmt: skip
+    assert "order.items.0.quantity" in ended.stdout
     assert "ms" in figure(ended.stdout, "send to start")
     assert sorted(count_mails(home / "mailbox")) == [f"SHOP-{number:05}" for number in range(1, 16)]
     assert len(list((home / "pictures").glob("*/*.jpg"))) == 15 * len(SIZES)
 
 
-def test_the_same_runs_on_redis_with_the_users_own_photos_and_names_a_broken_one(tmp_path, redis_url):
+@pytest.mark.parametrize("store", ["redis", "postgres"])
+def test_the_same_runs_on_a_server_with_the_users_own_photos_and_names_a_broken_one(request, tmp_path, store):
     own = tmp_path / "own"
     own.mkdir()
     Image.new("RGB", (300, 400), "teal").save(own / "small.png")
     Image.new("CMYK", (2000, 900), "teal").save(own / "wide.jpg")
     (own / "broken.jpg").write_bytes(b"\xff\xd8 no photo")
 
-    ended = run_demo("--orders", "8", "--images", own, "--broker", redis_url, "--output", tmp_path / "shop")
+    ended = run_demo(
+        "--orders",
+        "8",
+        "--images",
+        own,
+        "--broker",
+        request.getfixturevalue(f"{store}_url"),
+        "--output",
+        tmp_path / "shop",
+    )
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert re.search(r"skipped.*broken\.jpg", ended.stdout)
     assert figure(ended.stdout, "lost") == "0"
+    assert figure(ended.stdout, "breaker") == "opened, closed"
+    assert figure(ended.stdout, "429") == "10"
     with Image.open(tmp_path / "shop/pictures/SHOP-00001/thumb.jpg") as thumb:
         assert max(thumb.size) == SIZES["thumb"]
 
 
 def test_a_second_run_in_the_same_folder_starts_afresh(tmp_path):
-    first, second = (run_demo("--orders", "2", "--output", tmp_path / "shop") for _ in range(2))
+    first, second = (run_demo("--orders", "2", "--calm", "--output", tmp_path / "shop") for _ in range(2))
 
     assert (first.returncode, second.returncode) == (0, 0), second.stdout + second.stderr
     assert figure(second.stdout, "mails") == "2"
@@ -122,7 +141,7 @@ def test_a_second_run_in_the_same_folder_starts_afresh(tmp_path):
 
 def test_what_is_missing_is_named_and_the_exit_status_says_so(tmp_path):
     home = tmp_path / "shop"
-    command = [sys.executable, "-m", "demo", "--orders", "30", "--output", str(home)]
+    command = [sys.executable, "-m", "demo", "--orders", "30", "--calm", "--output", str(home)]
     with subprocess.Popen(command, cwd=ROOT, env=WIDE, stdout=subprocess.PIPE, text=True) as demo:
         wait_until(lambda: list(home.glob("receipts/*.html")) or demo.poll() is not None, START_SECONDS)
         for photo in (home / "uploads").iterdir():

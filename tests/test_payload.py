@@ -21,7 +21,7 @@ from celeriac.errors import ConfigurationError
 from celeriac.message import Message
 from tests.apps import typed_models as typed
 from tests.helpers import wait_until
-from tests.stages import BROKERS, lasting_stage
+from tests.stages import STORES, lasting_stage
 
 ID = UUID("12345678-1234-5678-1234-567812345678")
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
@@ -292,7 +292,7 @@ except MissingExtra as error:
 # -- where they arrive -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=BROKERS)
+@pytest.fixture(scope="module", params=STORES)
 def stage(request, tmp_path_factory):
     for stage in lasting_stage(request, tmp_path_factory.mktemp("typed"), "tests.apps.typed", 951):
         with stage.worker():

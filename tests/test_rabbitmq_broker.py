@@ -15,7 +15,7 @@ from celeriac.brokers.rabbitmq.methods import delete_queue
 from celeriac.brokers.rabbitmq.options import Address
 from celeriac.brokers.rabbitmq.topology import LEVELS, Binding, QueueSpec, delay_route, plain_queue, ticks_until
 from celeriac.compat.connect_rabbitmq import rabbit_options
-from celeriac.errors import ConfigurationError, OwnerLost, QueueFull, StoreUnavailable
+from celeriac.errors import ConfigurationError, OwnerLost, QueueFull, StoreFull, StoreUnavailable, Unroutable
 from celeriac.message import Message
 from celeriac.outcome import Outcome, State
 from tests.conformance.kits import QUEUE, done, failed, messages, owner_of, raws, tags
@@ -50,7 +50,7 @@ def ready(broker, queue=QUEUE):
 # -- queues ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("queue", ["a b", "ünïcode-⚙", "a.b.*.#", "%s", "7"])
+@pytest.mark.parametrize("queue", ["ünïcode-⚙ b", "a.b.*.#", "7"])
 def test_any_name_of_a_queue_works_and_can_be_delayed_to(broker, queue):
     owner = owner_of(broker, [queue])
     broker.publish(messages("now", queue=queue) + messages("later", queue=queue, due=time.time() + 0.05))
@@ -249,6 +249,53 @@ def test_a_quorum_queue_knows_its_messages_again(make):
 def _parcel(broker, body):
     headers = {"task": "t", "id": body, "retries": 0, "timelimit": [None, None], "celeriac-sent": 1.5}
     return wire.pack(b"", QUEUE.encode(), properties.encode({"delivery_mode": 2, "headers": headers}), body.encode())
+
+
+def test_what_follows_an_outcome_and_has_no_place_is_refused_each_time(make):
+    broker = make()
+    owner = owner_of(broker)
+    broker.publish(messages("a"))
+    (delivery,) = broker.lease(owner, [QUEUE], 1)
+    nowhere = Message("", wire.pack(b"amq.topic", b"nowhere", properties.encode({"delivery_mode": 2}), b"x"))
+    outcome = Outcome(delivery, State.SUCCEEDED, publish=(nowhere, *messages("follow-up")))
+    for _ in range(2):
+        with pytest.raises(Unroutable, match=r"exchange 'amq.topic' for routing key 'nowhere'"):
+            broker.settle(owner, [outcome])
+    assert broker.leased(owner) == [delivery]
+    assert broker.settle(owner, [failed(delivery)]).fenced == 0
+    assert ready(broker) == 1  # the follow-up that had a place was sent once
+
+
+def test_a_full_queue_keeps_an_outcome_until_there_is_room_and_sends_the_rest_once(make):
+    broker = make(specs=partial(with_arguments, {"x-max-length": 1, "x-overflow": "reject-publish"}))
+    owner = owner_of(broker, [QUEUE, "other"])
+    broker.publish(messages("a"))
+    (delivery,) = broker.lease(owner, [QUEUE], 1)
+    broker.publish(messages("in the way"))
+    outcome = Outcome(delivery, State.SUCCEEDED, publish=(*messages("once", queue="other"), *messages("no room")))
+    for _ in range(2):
+        with pytest.raises(StoreFull):
+            broker.settle(owner, [outcome])
+    broker.purge(QUEUE)
+    assert broker.settle(owner, [outcome]).fenced == 0
+    assert raws(broker.lease(owner, [QUEUE, "other"], 9)) == [b"no room", b"once"]
+
+
+def test_a_copy_of_a_message_that_others_have_settled_is_not_taken_for_it(make):
+    """As when a dead letter is replayed: the server may deliver the replayed message twice, too."""
+    lost, other = make(), make()
+    owner, second = owner_of(lost), owner_of(other)
+    lost.publish([Message(QUEUE, _parcel(lost, "doomed"))])
+    lost.lease(owner, [QUEUE], 1)
+    lost.close()
+    other.condemn(owner)
+    other.settle_condemned(owner, [failed(each, "lost") for each in other.leased(owner)])
+    wait_until(lambda: other.lease(second, [QUEUE], 9) == [] and ready(other) == 0)
+    assert other.replay(other.dead_letters()[0].id)
+    held = other.lease(second, [QUEUE], 9)
+    other.release(second, tags(held))
+    (again,) = other.lease(second, [QUEUE], 9)
+    assert again.raw.endswith(b"doomed")
 
 
 # -- trouble -----------------------------------------------------------------------------------------------------------

@@ -168,8 +168,14 @@ def test_a_broadcast_reaches_every_worker(lab):
         wait_until(lambda: one.effects.count("ran") == {"all": 2}, 15)
 
 
-def test_a_quorum_queue_serves_work(lab):
+def test_a_quorum_queue_serves_work_and_stock_producers_delay_in_the_broker(lab):
     with lab.worker(Worker, "quorum"):
+        started = time.time()
+        delayed = lab.send(lab.stock, "tell", "delayed", queue="quorum", countdown=2)
+        with Connection(lab.url) as connection, connection.channel() as channel:
+            assert channel.queue_declare("celery_delayed_1", passive=True).message_count == 1
         results = [lab.send(lab.ours, "tell", n, queue="quorum") for n in range(30)]
         assert [result.get(timeout=20)["key"] for result in results] == list(range(30))
         assert lab.send(lab.ours, "fail_once", "again", queue="quorum").get(timeout=20)
+        assert delayed.get(timeout=20)["key"] == "delayed"
+        assert time.time() - started >= 1.9

@@ -285,7 +285,7 @@ def test_an_unknown_task_is_answered_with_a_guess(app, printed):
 # -- at run time -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=("sqlite", "redis"))
+@pytest.fixture(scope="module", params=("sqlite", "redis", "postgres"))
 def stage(request, tmp_path_factory):
     for stage in lasting_stage(request, tmp_path_factory.mktemp("retries"), "tests.apps.typed", 952):
         with stage.worker(pool="threads", concurrency=8):
@@ -338,7 +338,17 @@ def test_a_snooze_counts_no_attempt_and_goes_through_autoretry(stage):
     assert all(gap >= 0.1 for gap in gaps(stage, "sleepy"))
 
 
-def test_coroutines_are_tried_again(stage):
+def test_coroutines_are_tried_again_by_rules_and_by_celerys_options(stage):
     with stage.worker(name="two", pool="asyncio", options=["-Q", "async"]):
-        result = stage.send("flaky_async", "async", 2, queue="async")
-        assert result.get(timeout=15) == 3
+        by_rules = stage.send("flaky_async", "async", 2, queue="async")
+        celerys = stage.send("celerys_async", "celery", 3, queue="async")
+        lost = stage.send("celerys_async", "async-lost", 4, queue="async")
+        never = stage.send("celerys_async", "async-never", 1, "TimeoutError", queue="async")
+        assert by_rules.get(timeout=15) == 3
+        assert celerys.get(timeout=15) == 4
+        with pytest.raises(OSError, match="async-lost"):
+            lost.get(timeout=15)
+        with pytest.raises(TimeoutError):
+            never.get(timeout=15)
+    assert len(stage.effects.of("attempt", "async-lost")) == 4
+    assert len(stage.effects.of("attempt", "async-never")) == 1

@@ -117,9 +117,7 @@ def test_a_partition_during_a_task_neither_doubles_nor_loses_it(shared_rabbitmq,
             stage.wait_for("started", "late")
             with stage.worker(name="near"):
                 proxy.refuse()
-                shared_rabbitmq.eval(
-                    '[rabbit_networking:close_connection(P, "t") || P <- rabbit_networking:connections()].'
-                )
+                shared_rabbitmq.close_connections()
                 assert [each.get(timeout=20) for each in stage.send_many("note", ["a", "b"])] == ["a", "b"]
                 stage.effects.open_gate("gate")
                 stage.wait_for("ran", "early")
@@ -146,3 +144,24 @@ def test_a_server_that_is_away_costs_a_producer_its_patience_and_no_more(shared_
             proxy.resume()
             stage.send("note", "after")
             assert stage.broker.depth(["celery"])[0].ready == 2
+
+
+def test_a_task_may_run_longer_than_the_server_waits_for_its_acknowledgement(shared_rabbitmq, rabbitmq_url, tmp_path):
+    """RabbitMQ 3.12 closes a channel whose oldest delivery is half an hour old, and gives the delivery to others."""
+    shared_rabbitmq.eval(
+        "application:set_env(rabbit, consumer_timeout, 500), application:set_env(rabbit, channel_tick_interval, 200)."
+    )
+    try:
+        with Stage(tmp_path, rabbitmq_url, f"sqlite:///{tmp_path}/results.sqlite3") as stage, stage.worker():
+            long = stage.send("hold_late", "long", "gate")
+            stage.wait_for("started", "long")
+            wait_until(lambda: stage.broker.depth(["celery"])[0].ready == 1, 15, "the server did not take it back")
+            assert [each.get(timeout=20) for each in stage.send_many("note", ["a", "b"])] == ["a", "b"]
+            stage.effects.open_gate("gate")
+            assert long.get(timeout=15) == "long"
+            stage.wait_until_drained()
+            assert stage.effects.count("started") == {"long": 1}
+    finally:
+        shared_rabbitmq.eval(
+            "application:set_env(rabbit, consumer_timeout, 1800000), application:set_env(rabbit, channel_tick_interval, 60000)."
+        )

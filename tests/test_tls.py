@@ -14,6 +14,7 @@ from celeriac.errors import AccessDenied, ConfigurationError, StoreUnavailable
 from celeriac.message import Message
 from tests.certificates import Authority, Pair
 from tests.helpers import free_port
+from tests.server_rabbitmq import RabbitServer
 from tests.servers import RedisServer
 from tests.workers import Stage
 
@@ -48,7 +49,27 @@ class SecureRedis(SecureServer):
         return f"rediss://localhost:{self.port}/0?ssl_cert_reqs=CERT_REQUIRED&ssl_ca_certs={ca.certificate}{shown}"
 
 
-SERVERS = {"redis": SecureRedis}
+class SecureRabbit(SecureServer):
+    """The shared server, with one more listener for each test."""
+
+    def __init__(self, stack: ExitStack, shared: RabbitServer) -> None:
+        super().__init__(stack)
+        self._shared = shared
+
+    def start(self, pair: Pair, clients: Authority | None = None) -> None:
+        self.port = free_port()
+        self._vhost = self._stack.enter_context(self._shared.vhost()).rpartition("/")[2]
+        options = f'[{{certfile, "{pair.certificate}"}}, {{keyfile, "{pair.key}"}}, {{cacertfile, "'
+        options += f'{clients.certificate if clients else pair.certificate}"}}, '
+        options += "{verify, verify_peer}, {fail_if_no_peer_cert, true}]" if clients else "{verify, verify_none}]"
+        self._shared.eval(f'rabbit_networking:start_ssl_listener({{"127.0.0.1", {self.port}}}, {options}, 2).')
+
+    def url(self, ca: Authority, client: Pair | None = None) -> str:
+        shown = f"&ssl_certfile={client.certificate}&ssl_keyfile={client.key}" if client else ""
+        return f"amqps://guest:guest@localhost:{self.port}/{self._vhost}?ssl_ca_certs={ca.certificate}{shown}"
+
+
+SERVERS = {"redis": SecureRedis, "rabbitmq": SecureRabbit}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +80,8 @@ def ca(tmp_path_factory):
 @pytest.fixture(params=SERVERS)
 def server(request):
     with ExitStack() as stack:
-        yield SERVERS[request.param](stack)
+        shared = [request.getfixturevalue("shared_rabbitmq")] if request.param == "rabbitmq" else []
+        yield SERVERS[request.param](stack, *shared)
 
 
 @pytest.fixture
@@ -88,7 +110,8 @@ def refusal(url, **conf):
 
 def test_tasks_and_results_over_tls(server, ca, tmp_path):
     server.start(ca.server())
-    with Stage(tmp_path, server.url(ca), app=APP) as stage, stage.worker():
+    results = f"sqlite:///{tmp_path}/results.sqlite3" if isinstance(server, SecureRabbit) else None
+    with Stage(tmp_path, server.url(ca), results, app=APP) as stage, stage.worker():
         results = stage.send_many("note_late", [f"k{n}" for n in range(20)])
         assert [result.get(timeout=10) for result in results] == [f"k{n}" for n in range(20)]
         assert stage.send("note", "later", countdown=0.2).get(timeout=10) == "later"
@@ -120,7 +143,7 @@ def test_a_client_must_show_a_certificate_where_the_server_asks_for_one(server, 
 def test_a_worker_does_not_start_where_the_certificate_is_not_to_be_trusted(server, ca, tmp_path):
     server.start(ca.server(expired=True))
     with Stage(tmp_path, app=APP) as stage:
-        worker = stage.worker(broker=server.url(ca), backend=server.url(ca))
+        worker = stage.worker(broker=server.url(ca))
         worker.launch()
         assert worker.wait() == 1
         assert "It has expired" in worker.log()

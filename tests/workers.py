@@ -80,6 +80,7 @@ class Worker:
         conf: settings of the app.
         env: more of its environment.
         name: of the node.
+        program: the module of its command line: ours, or ``celery``.
     """
 
     def __init__(
@@ -95,12 +96,13 @@ class Worker:
         conf: dict[str, Any] | None = None,
         env: dict[str, str] | None = None,
         name: str = "one",
+        program: str = "celeriac.cli.main",
     ) -> None:
         self.name = name
         self.pool = pool
         self.effects = Effects(directory)
         self.log_path = directory / f"{name}.log"
-        self._command = [sys.executable, "-m", "celeriac.cli.main", "-A", app, "worker", "--loglevel=INFO"]
+        self._command = [sys.executable, "-m", program, "-A", app, "worker", "--loglevel=INFO"]
         self._command += [f"--pool={pool}", f"--concurrency={concurrency}", f"--hostname={name}@test", *options]
         settings = {"TEST_BROKER": broker, "TEST_EFFECTS": str(self.effects.path), "TEST_CONF": json.dumps(conf or {})}
         if backend:

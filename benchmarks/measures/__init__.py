@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from benchmarks.cases import Case, Effort
-from benchmarks.measures import cpu, drain, idle, memory, sending, slow_task, steady
+from benchmarks.measures import cpu, drain, idle, memory, patterns, sending, slow_task, steady
+from benchmarks.patterns import PATTERNS
 from benchmarks.systems import System
 
 __all__ = ["MEASURES", "Measure"]
@@ -21,4 +22,5 @@ MEASURES: Mapping[str, Measure] = {
     "queued": memory.measure_queued,
     "scheduled": memory.measure_scheduled,
     "idle": idle.measure,
+    **{f"pattern {name}": patterns.measure_of(name) for name in PATTERNS},
 }

@@ -8,6 +8,7 @@ from benchmarks.systems.celeriac import Celeriac, CeleriacSQLite, Limit
 from benchmarks.systems.celery import CeleryPrefork, CeleryThreads
 from benchmarks.systems.dramatiq import Dramatiq
 from benchmarks.systems.huey import Huey
+from benchmarks.systems.rabbitmq import CeleriacRabbit, CeleryRabbit
 from benchmarks.systems.rq import RQ
 from benchmarks.systems.saq import SAQ
 from benchmarks.systems.streaq import Streaq
@@ -18,7 +19,16 @@ __all__ = ["PEERS", "SYSTEMS", "Part", "System", "part"]
 PEERS: tuple[type[System], ...] = (Taskiq, TaskiqList, Dramatiq, Huey, Streaq, SAQ, Arq, RQ)
 """The other Python systems."""
 
-_ALL: tuple[type[System], ...] = (Limit, Celeriac, CeleriacSQLite, CeleryPrefork, CeleryThreads, *PEERS)
+_ALL: tuple[type[System], ...] = (
+    Limit,
+    Celeriac,
+    CeleriacSQLite,
+    CeleryPrefork,
+    CeleryThreads,
+    CeleriacRabbit,
+    CeleryRabbit,
+    *PEERS,
+)
 
 SYSTEMS: dict[str, System] = {kind.name: kind() for kind in _ALL}
 """By name."""

@@ -307,7 +307,8 @@ def change_everything():
     faulthandler.disable()
     threading.settrace(None)
     time.tzset()
-    os.environ.clear()
+    os.environ.pop("PATH", None)
+    os.environ.pop("HOME", None)
     os.nice(1)
     sys.argv = None
     return "changed"

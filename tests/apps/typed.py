@@ -157,3 +157,11 @@ def fails(self, key, tenant="", fixed=False):
     if not fixed:
         raise self.retry(exc=ValueError(f"{key} is broken"))
     return key
+
+
+@app.task(autoretry_for=(OSError,), dont_autoretry_for=(TimeoutError,), retry_kwargs={"countdown": 0, "max_retries": 3})
+async def celerys_async(key, failures, kind="OSError"):
+    record("attempt", key)
+    if attempts_of(key) <= failures:
+        raise {"OSError": OSError, "TimeoutError": TimeoutError}[kind](key)
+    return attempts_of(key)

@@ -6,6 +6,7 @@ from typing import Any
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
+from celeriac.compat.dead_limit import dead_limit
 from celeriac.compat.durations import seconds
 from celeriac.errors import MissingExtra
 from celeriac.keyvalue import KeyValueStore
@@ -44,7 +45,7 @@ def open_key_values(app: Any, url: str) -> KeyValueStore:
 
 def broker_options(app: Any, url: str, answer_seconds: float | None = None) -> Any:
     """How to reach the broker's database: ``broker_transport_options`` over the app's timeouts."""
-    given = dict(app.conf.broker_transport_options)
+    given = {**dead_limit(app), **app.conf.broker_transport_options}
     if app.conf.broker_connection_timeout:
         given.setdefault("connect_timeout", app.conf.broker_connection_timeout)
     if answer_seconds is not None:

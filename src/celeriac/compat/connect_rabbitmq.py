@@ -72,6 +72,7 @@ def rabbit_options(
     parts = [urlsplit(each.strip()) for each in url.split(";") if each.strip()]
     first = parts[0]
     query = dict(parse_qsl(first.query))
+    tls = _with_query(tls, query)
     secure = first.scheme == "amqps" or bool(tls)
     addresses = []
     for part in parts:
@@ -106,12 +107,39 @@ def rabbit_options(
     )
 
 
+_REQUIREMENTS = {"CERT_REQUIRED": 2, "CERT_OPTIONAL": 1, "CERT_NONE": 0, "required": 2, "optional": 1, "none": 0}
+"""Ways to write ``ssl_cert_reqs`` in a URL, as kombu takes them."""
+
+
+def _with_query(tls: Any, query: dict[str, str]) -> Any:
+    """``broker_use_ssl`` with the URL's ``ssl_*`` parameters, which go before it."""
+    given: dict[str, Any] = {name.removeprefix("ssl_"): text for name, text in query.items() if name.startswith("ssl_")}
+    if not given:
+        return tls
+    if "cert_reqs" in given:
+        if given["cert_reqs"] not in _REQUIREMENTS:
+            raise ConfigurationError(f"ssl_cert_reqs is one of {_listed(_REQUIREMENTS)}, not {given['cert_reqs']}")
+        given["cert_reqs"] = _REQUIREMENTS[given["cert_reqs"]]
+    return {**(tls if isinstance(tls, dict) else {}), **given}
+
+
 def _safe(part: Any) -> str:
     return f"{part.scheme}://{part.netloc.rpartition('@')[2]}{part.path}"
 
 
 _TLS_KEYS = frozenset(
-    {"keyfile", "certfile", "ca_certs", "cert_reqs", "server_hostname", "ssl_version", "ciphers", "password", "ca_path"}
+    {
+        "keyfile",
+        "certfile",
+        "ca_certs",
+        "cert_reqs",
+        "server_hostname",
+        "ssl_version",
+        "ciphers",
+        "password",
+        "ca_path",
+        "check_hostname",
+    }
 )
 
 
@@ -129,7 +157,8 @@ def tls_context(given: Any) -> ssl.SSLContext:
         raise ConfigurationError(f"broker_use_ssl has no {_listed(unknown)}; it has {_listed(_TLS_KEYS)}")
     context = ssl.create_default_context(ssl.Purpose.SERVER_AUTH)
     wanted = ssl.VerifyMode(settings.get("cert_reqs", ssl.CERT_REQUIRED))
-    context.check_hostname = wanted == ssl.CERT_REQUIRED
+    checked = str(settings.get("check_hostname", True)).lower() not in ("false", "0", "no")
+    context.check_hostname = checked and wanted == ssl.CERT_REQUIRED
     context.verify_mode = wanted
     try:
         if settings.get("ca_certs") or settings.get("ca_path"):

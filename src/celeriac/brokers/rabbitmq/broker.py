@@ -34,8 +34,9 @@ FENCE_SECONDS = 1.0
 MOST_HELD = 200
 """How many messages that others hold are looked past in one lease."""
 
-POLL_SECONDS = 0.01
-"""Between two looks at the queues while a whole node is idle.  RabbitMQ tells of a message only by handing it out."""
+QUICK_POLL, SLOW_POLL = 0.001, 0.01
+"""Seconds between two looks at the queues while a whole node is idle, soon after there was something and later.  RabbitMQ tells
+of a message only by handing it out."""
 
 
 class RabbitBroker(Broker):
@@ -79,6 +80,7 @@ class RabbitBroker(Broker):
         """When each owner of this process was last known not to be condemned; monotonic clock."""
         self._served: dict[str, tuple[str, ...]] = {}
         self._noted_at = -1.0
+        self._poll = QUICK_POLL
         self._keeper: Keeper | None = None
 
     @property
@@ -284,6 +286,7 @@ class RabbitBroker(Broker):
         while True:
             try:
                 if any(answer.message_count for answer in self._watching.call(*methods)):
+                    self._poll = QUICK_POLL
                     return True
             except ChannelClosed:
                 self._topology.forget()
@@ -291,7 +294,8 @@ class RabbitBroker(Broker):
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            time.sleep(min(left, POLL_SECONDS))
+            time.sleep(min(left, self._poll))
+            self._poll = min(self._poll * 1.5, SLOW_POLL)
 
     def alive(self, owners: Sequence[str]) -> set[str]:
         """See :meth:`Broker.alive`."""

@@ -21,8 +21,9 @@ from pamqp.base import Frame
 
 from celeriac.brokers.rabbitmq import wire
 from celeriac.brokers.rabbitmq.options import Address, RabbitOptions
+from celeriac.brokers.rabbitmq.refusals import check_version, login_refused, tls_refused, vhost_refused
 from celeriac.brokers.rabbitmq.wire import Entry
-from celeriac.errors import ConfigurationError, SchemaError, StoreError, StoreUnavailable
+from celeriac.errors import AccessDenied, ConfigurationError, StoreError, StoreUnavailable
 from celeriac.version import __version__
 
 WORK = 1
@@ -45,9 +46,6 @@ _PROPERTIES = {
         "publisher_confirms": True,
     },
 }
-
-OLDEST = (3, 8)
-"""Of RabbitMQ's versions."""
 
 
 class ChannelClosed(StoreError):
@@ -152,9 +150,12 @@ class Connection:
             at = (self._first + number) % len(addresses)
             try:
                 self._connect_to(addresses[at])
+            except AccessDenied:
+                self._drop()
+                raise  # another address of the cluster would say the same
             except (OSError, StoreUnavailable) as error:
                 self._drop()
-                problems.append(f"{addresses[at]}: {_reason(error)}")
+                problems.append(f"{addresses[at]}: {self._problem(error)}")
                 continue
             except BaseException:
                 self._drop()
@@ -162,6 +163,13 @@ class Connection:
             self._first = at
             return
         raise StoreUnavailable(f"RabbitMQ at {self.options.url} cannot be reached: {'; '.join(problems)}")
+
+    def _problem(self, error: Exception) -> str:
+        """Why an address did not do, without what the text around it says anyway."""
+        text = _reason(error).rpartition("cannot be reached: ")[2]
+        ended = "EOF" in text or "closed the connection" in text or "reset" in text
+        hint = ". Does it want a client's certificate (certfile and keyfile of broker_use_ssl)?"
+        return text + (hint if ended and self.options.tls is not None else "")
 
     def _connect_to(self, address: Address) -> None:
         options = self.options
@@ -174,10 +182,7 @@ class Connection:
                 self._sock = options.tls.wrap_socket(sock, server_hostname=options.server_hostname or address.host)
             except ssl.SSLError as error:
                 sock.close()
-                raise ConfigurationError(
-                    f"The TLS connection to {address} failed: {error.reason or error}. Check broker_use_ssl (ca_certs, "
-                    "certfile, keyfile, server_hostname) against the server's certificate"
-                ) from error
+                raise tls_refused(error, address) from error
         self._shake_hands(address)
         self.reconnected = self.epoch > 0 and not self._closed
         self._closed = False
@@ -188,16 +193,13 @@ class Connection:
         deadline = time.monotonic() + self.options.answer_timeout
         self._send(b"AMQP\x00\x00\x09\x01")
         start = self._await(0, (commands.Connection.Start,), deadline)
-        _check_server(start.server_properties, address)
+        known = start.server_properties
+        check_version(known.get("product"), str(known.get("version", "")), address)
         self._send(frame.marshal(self._start_ok(start.mechanisms), 0))
         try:
             tune = self._await(0, (commands.Connection.Tune,), deadline)
         except ChannelClosed as error:
-            raise self._not_let_in(error.text) from error
-        except StoreUnavailable as error:
-            if "closed the connection" in str(error):  # as servers do that do not know how to say it
-                raise self._not_let_in(str(error)) from error
-            raise
+            raise login_refused(self.options, error.text) from error
         self._frame_max = min(tune.frame_max or FRAME_MAX, FRAME_MAX)
         self._heartbeat = self.options.heartbeat if self.beats else 0.0
         self._send(
@@ -207,10 +209,7 @@ class Connection:
         try:
             self._await(0, (commands.Connection.OpenOk,), deadline)
         except ChannelClosed as error:
-            raise ConfigurationError(
-                f"RabbitMQ at {address} does not let {self.options.user!r} use the virtual host {self.options.vhost!r}: "
-                f"{error.text}. Create it (rabbitmqctl add_vhost) or grant rights (rabbitmqctl set_permissions)"
-            ) from error
+            raise vhost_refused(self.options, error.text) from error
 
     def _start_ok(self, offered: str) -> commands.Connection.StartOk:
         options = self.options
@@ -224,12 +223,6 @@ class Connection:
             response = f"\0{options.user}\0{options.password}"
         properties: Any = {**_PROPERTIES, "connection_name": f"celeriac {self._purpose} {os.getpid()}"}
         return commands.Connection.StartOk(properties, options.mechanism, response, "en_US")
-
-    def _not_let_in(self, text: str) -> ConfigurationError:
-        return ConfigurationError(
-            f"RabbitMQ at {self.options.url} refused the login of {self.options.user!r}: {text}. Check user and password in "
-            "the URL"
-        )
 
     def _open_channel(self) -> None:
         self._reader_reset()
@@ -311,6 +304,13 @@ class Connection:
             raise self._lost(_reason(error)) from error
         self._written_at = time.monotonic()
 
+    def _tls_lost(self, error: ssl.SSLError) -> StoreUnavailable:
+        """With TLS 1.3 a server says only now that it wants another certificate."""
+        self._drop()
+        if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+            return self._lost(_reason(error))
+        return tls_refused(error, self.options.addresses[self._first])
+
     def _feed(self, data: bytes) -> None:
         if not data:
             raise self._lost("the server closed the connection")
@@ -345,6 +345,8 @@ class Connection:
             data = sock.recv(CHUNK)
         except TimeoutError:
             return
+        except ssl.SSLError as error:
+            raise self._tls_lost(error) from error
         except OSError as error:
             raise self._lost(_reason(error)) from error
         self._feed(data)
@@ -503,7 +505,9 @@ class Connection:
                 self._write(entries[at : at + WINDOW])
                 if wait:
                     self._wait_confirmed()
-            returned, self._returned = self._returned, []
+            # What was written without waiting, before this, may have come back only now: it is not this batch's.
+            own = {(entry.exchange.decode(), entry.key.decode()) for entry in entries} if self._returned else set()
+            returned, self._returned = own.intersection(self._returned), []
             return Published(tuple(tag - first for tag in sorted(self._refused) if tag >= first), frozenset(returned))
 
     def _wait_unblocked(self) -> None:
@@ -575,14 +579,3 @@ def _unmarshal(channel: int, payload: bytes) -> Any:
 
 def _reason(error: BaseException) -> str:
     return str(error) or type(error).__name__
-
-
-def _check_server(properties: Any, address: Address) -> None:
-    """Refuse a server that is too old.  One that does not call itself RabbitMQ is taken at its word."""
-    if properties.get("product") != "RabbitMQ":
-        return
-    version = str(properties.get("version", ""))
-    parts = version.split(".")
-    if len(parts) >= 2 and all(part.isdigit() for part in parts[:2]) and (int(parts[0]), int(parts[1])) < OLDEST:
-        wanted = ".".join(map(str, OLDEST))
-        raise SchemaError(f"RabbitMQ {version} at {address} is too old: Celeriac needs {wanted} or newer")

@@ -88,10 +88,12 @@ class Publisher:
         if not wanted:
             return
         with self._connection.lock:
-            published = self._connection.publish([self._following(outcome, what) for outcome, _, what in wanted])
+            entries = [self._following(outcome, what) for outcome, _, what in wanted]
+            published = self._connection.publish(entries)
         refused = set(published.refused)
         for index, (outcome, number, _) in enumerate(wanted):
-            if index not in refused:
+            address = entries[index].exchange.decode(), entries[index].key.decode()
+            if index not in refused and address not in published.unroutable:
                 self._followed.setdefault((owner, outcome.delivery.tag), set()).add(number)
         if refused:
             raise StoreFull("a queue has reached its maximum length, and what follows a task does not fit into it")

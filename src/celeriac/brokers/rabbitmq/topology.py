@@ -11,7 +11,7 @@ from pamqp.base import Frame
 
 from celeriac.brokers.rabbitmq.connection import ChannelClosed, Connection
 from celeriac.brokers.rabbitmq.methods import bind_exchange, bind_queue, declare_exchange, declare_queue
-from celeriac.errors import ConfigurationError
+from celeriac.errors import AccessDenied, ConfigurationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +111,7 @@ class Topology:
                     "task_queues say what is there, or delete the queue when it is empty"
                 ) from error
             if error.code == 403:
-                raise ConfigurationError(f"No right to declare or use {what!r}: {error.text}") from error
+                raise AccessDenied(f"RabbitMQ gives no right to declare or use {what!r}: {error.text}") from error
             raise
 
 

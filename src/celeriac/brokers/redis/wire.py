@@ -32,7 +32,7 @@ class Wire:
         Raises:
             redis.exceptions.RedisError, OSError: the connection failed; the commands may or may not have been carried out.
         """
-        connection = self._connection()
+        connection = self._take()
         try:
             packed = connection.pack_command(*commands[0]) if len(commands) == 1 else connection.pack_commands(commands)
             connection.send_packed_command(packed, check_health=False)
@@ -42,23 +42,29 @@ class Wire:
                 self._mine.connection = None
                 connection.disconnect()
         except BaseException:  # also an exception that a signal's handler raised: the replies are still to come
-            self._mine.connection = None
             connection.disconnect()
             raise
-        self._mine.used_at = time.monotonic()
+        self._give_back(connection)
         return replies
 
-    def _connection(self) -> Any:
+    def _take(self) -> Any:
+        """This thread's connection.  It is nobody's while it is in use, so that a signal's handler that sends opens another."""
         connection = getattr(self._mine, "connection", None)
+        self._mine.connection = None
         if connection is not None and time.monotonic() - self._mine.used_at > RESTED_SECONDS and _is_closed(connection):
             connection.disconnect()
             connection = None
         if connection is None:
             connection = self._pool.connection_class(**self._pool.connection_kwargs)
             connection.connect()
-            self._mine.connection = connection
-            self._mine.used_at = time.monotonic()
         return connection
+
+    def _give_back(self, connection: Any) -> None:
+        if self._mine.connection is not None:  # the other's, which has ended meanwhile
+            connection.disconnect()
+            return
+        self._mine.connection = connection
+        self._mine.used_at = time.monotonic()
 
     def close(self) -> None:
         """Give up this thread's connection.  Those of other threads go with their threads."""

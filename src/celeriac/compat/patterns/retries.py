@@ -38,6 +38,10 @@ class RetriesPattern(Pattern):
         "retry_for": "seconds since the first failed run began, after which no retry begins",
     }
 
+    def is_used(self, task: Any) -> bool:
+        """See :meth:`Pattern.is_used`; also a coroutine with Celery's ``autoretry_for``."""
+        return super().is_used(task) or (bool(kinds(task, "autoretry_for")) and is_coroutine_task(task))
+
     def check(self, task: Any) -> None:
         """See :meth:`Pattern.check`."""
         name = task.name
@@ -64,7 +68,10 @@ class RetriesPattern(Pattern):
         setattr(task, INSTALLED, True)
         if getattr(task, "retry_for", None) is not None:
             task.retry = _bounded(task)
-        if getattr(task, "retries", None) is not None:
+        if getattr(task, "retries", None) is None:
+            if kinds(task, "autoretry_for") and is_coroutine_task(task):
+                task.run = _retrying(task, _automatic_rules(task))
+        else:
             rules = rules_of(task)
             counts = [retry.times for retry in rules.values() if retry is not None]
             task.max_retries = None if None in counts else max(filter(None, counts), default=0)
@@ -106,6 +113,42 @@ def _within(task: Any, rule: Any) -> Retry | None:
     return Retry(
         rule.delay, rule.growth, rule.factor, rule.cap, rule.jitter, rule.times, float(longest), rule.retry_after
     )
+
+
+# -- Celery's own options ---------------------------------------------------------------------------------------------
+
+
+def _automatic_rules(task: Any) -> Rules:
+    """``autoretry_for`` of a coroutine: Celery's own wrapper does not wait for what it calls."""
+    rule = automatic(task)
+    return {**dict.fromkeys(kinds(task, "autoretry_for"), rule), **dict.fromkeys(kinds(task, "dont_autoretry_for"))}
+
+
+def kinds(task: Any, option: str) -> tuple[type[BaseException], ...]:
+    """The exceptions in one of Celery's options."""
+    return tuple(getattr(task, option, ()) or ())
+
+
+def automatic(task: Any) -> Retry:
+    """Celery's ``autoretry_for``, as a rule of ours."""
+    given = getattr(task, "retry_kwargs", None) or {}
+    times = given["max_retries"] if given.get("max_retries") is not None else task.max_retries
+    backoff = float(getattr(task, "retry_backoff", False))
+    if not backoff:
+        return fixed(task, given.get("countdown", task.default_retry_delay), times)
+    first, cap = max(1.0, float(int(backoff))), float(getattr(task, "retry_backoff_max", 600))
+    jitter = "full" if getattr(task, "retry_jitter", True) else "none"
+    return Retry(min(first, cap), cap=cap, jitter=jitter, times=times, retry_for=_longest(task), retry_after=0)  # type: ignore[arg-type]
+
+
+def fixed(task: Any, delay: float, times: int | None) -> Retry:
+    """Celery's delay between retries, as a rule of ours."""
+    return Retry.fixed(float(delay), jitter="none", times=times, retry_for=_longest(task), retry_after=0)
+
+
+def _longest(task: Any) -> float | None:
+    longest = getattr(task, "retry_for", None)
+    return None if longest is None else float(longest)
 
 
 # -- at run time ------------------------------------------------------------------------------------------------------

@@ -1,0 +1,141 @@
+"""What a production pattern costs a task: ``python -m benchmarks.patterns PATTERN URL COUNT`` prints figures as JSON.
+
+A task with the pattern and one without are sent one at a time, and run by the worker's own runner in this process, in turns of a few
+hundred.  The figures are the differences; a message is not leased and an outcome not settled, which is the same for both.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from kombu import Queue
+from pydantic import BaseModel
+
+import celeriac
+from celeriac.compat import connect
+from celeriac.compat.collect import Collector, collecting
+from celeriac.compat.runner import CeleryRunner
+from celeriac.message import Delivery
+from celeriac.outcome import Outcome
+from celeriac.telemetry.bus import Bus
+
+TURNS = 9
+PLAIN = "plain"
+
+
+class Order(BaseModel):
+    id: int
+    name: str
+    price: float
+    tags: list[str]
+    express: bool = False
+
+
+def order(number: int) -> Order:
+    return Order(id=number, name="tea", price=9.9, tags=["a", "b"])
+
+
+class Pattern(NamedTuple):
+    """How to use a pattern."""
+
+    title: str
+    options: Mapping[str, Any] = {}
+    queue: str = "celery"
+    args: Callable[[int], tuple[Any, ...]] = lambda n: (n,)
+    plain_args: Callable[[int], tuple[Any, ...]] = lambda n: (n,)
+    """The same for a task without the pattern."""
+    annotation: Any = int
+    runs: bool = True
+    """Whether running can be measured by itself: not where it settles what sending has claimed."""
+
+
+PATTERNS: Mapping[str, Pattern] = {
+    "payload": Pattern(
+        "A typed payload of five fields",
+        annotation=Order,
+        args=lambda n: (order(n),),
+        plain_args=lambda n: (order(n).model_dump(),),
+    ),
+    "retries": Pattern("Rules for retries", {"retries": celeriac.Retry.exponential(1, times=5), "retry_for": 3600}),
+    "idempotency": Pattern("An idempotency key", {"idempotency_key": "bench:{value}"}),
+    "unique": Pattern("A unique task", {"unique": "until_started"}, runs=False),
+    "circuit-breaker": Pattern("A circuit breaker", {"circuit_breaker": "bench"}),
+    "bounded-queue": Pattern("A bounded queue", queue="bounded", runs=False),
+}
+"""One for each pattern that costs something when nothing goes wrong."""
+
+
+class Bench:
+    """Tasks of one app, one with a pattern and one without."""
+
+    def __init__(self, url: str) -> None:
+        self.app = celeriac.Celery("bench", broker=url, backend=url)
+        self.app.conf.task_queues = [Queue("celery"), Queue("bounded", max_length=10_000_000)]
+        self.runner = CeleryRunner(self.app, "bench@host", Bus())
+        self._numbers = iter(range(10**9))
+        self._tag = 0
+
+    def declare(self, name: str, pattern: Pattern) -> Any:
+        def body(value: Any) -> None: ...
+
+        body.__annotations__ = {"value": pattern.annotation}
+        task = self.app.task(name=name, shared=False, ignore_result=True, **pattern.options)(body)
+        assert task.name == name
+        return task
+
+    def send(self, task: Any, pattern: Pattern, count: int) -> tuple[float, float]:
+        """Microseconds and round trips for each."""
+        sent = [pattern.args(next(self._numbers)) for _ in range(count)]
+        options = {"queue": pattern.queue} if pattern.queue != "celery" else {}
+        before, began = self._round_trips(), time.perf_counter()
+        for args in sent:
+            task.apply_async(args, **options)
+        took = time.perf_counter() - began
+        return took / count * 1e6, (self._round_trips() - before) / count
+
+    def run(self, task: Any, pattern: Pattern, count: int) -> tuple[float, float]:
+        """The same for running."""
+        with collecting(Collector()) as collector:
+            for _ in range(count):
+                task.apply_async(pattern.args(next(self._numbers)))
+        deliveries = [self._delivery(message.raw) for message in collector.publish]
+        before, began = self._round_trips(), time.perf_counter()
+        for delivery in deliveries:
+            job = self.runner.prepare(delivery)
+            assert not isinstance(job, Outcome), job
+            outcome = self.runner.run(job)
+            assert outcome.dead is None, outcome.dead
+        took = time.perf_counter() - began
+        return took / count * 1e6, (self._round_trips() - before) / count
+
+    def _delivery(self, raw: bytes) -> Delivery:
+        self._tag += 1
+        return Delivery(self._tag, "celery", raw)
+
+    def _round_trips(self) -> int:
+        return connect.producer(self.app).round_trips + connect.key_values(self.app).round_trips
+
+
+def measure(name: str, url: str, count: int) -> dict[str, float]:
+    """The pattern's own cost."""
+    bench = Bench(url)
+    pattern = PATTERNS[name]
+    plain = Pattern(PLAIN, args=pattern.plain_args)
+    tasks = bench.declare(name, pattern), bench.declare(PLAIN, plain)
+    bench.runner.on_slot_start(0)
+    figures: dict[str, float] = {}
+    for kind, act in (("send", bench.send), ("run", bench.run)) if pattern.runs else (("send", bench.send),):
+        turns = [(act(tasks[0], pattern, count), act(tasks[1], plain, count)) for _ in range(TURNS)][1:]
+        figures[f"{kind}_us"] = statistics.median(own[0] - other[0] for own, other in turns)
+        figures[f"{kind}_round_trips"] = statistics.median(own[1] - other[1] for own, other in turns)
+        figures[f"plain_{kind}_us"] = statistics.median(other[0] for _, other in turns)
+    return figures
+
+
+if __name__ == "__main__":
+    sys.stdout.write(json.dumps(measure(sys.argv[1], sys.argv[2], int(sys.argv[3]))) + "\n")

@@ -1,0 +1,155 @@
+"""Stock workers and ours share queues while messages flow, and workers of both kinds are restarted and killed."""
+
+from __future__ import annotations
+
+import signal
+
+import celery
+import pytest
+from celery import chord, group
+
+import celeriac
+from celeriac.compat import connect
+from tests.helpers import wait_until
+from tests.workers import Stage
+
+APP = "tests.apps.fleet"
+KINDS = {"celery": "celery", "celeriac": "celeriac.cli.main"}
+FLEET = ("celery-1", "celery-2", "celeriac-1", "celeriac-2")
+CONF = {
+    # So that what a killed stock worker held comes back within the test.
+    "broker_transport_options": {"visibility_timeout": 8, "unacked_restore_interval": 1, "unacked_restore_throttle": 1},
+    "worker_prefetch_multiplier": 2,
+    "worker_cancel_long_running_tasks_on_connection_loss": False,
+}
+CHORD = 4
+
+
+class Fleet:
+    """Workers of both kinds on one queue."""
+
+    def __init__(self, stage):
+        self.stage = stage
+        self.workers = {name: self.new(name) for name in FLEET}
+        self.sent = {"ran": [], "finished": []}
+        self.results = []
+        self.killed = 0
+        """Stock workers that did not end when told to."""
+
+    def new(self, name):
+        kind = name.partition("-")[0]
+        pool = "prefork" if kind == "celery" else "processes"
+        options = ["--without-mingle", "--without-gossip"]
+        return self.stage.worker(name=name, program=KINDS[kind], pool=pool, options=options)
+
+    def __enter__(self):
+        for worker in self.workers.values():
+            worker.launch()
+        for worker in self.workers.values():
+            wait_until(worker._is_ready, 40, worker.log)  # noqa: SLF001  # started together, awaited together
+        return self
+
+    def __exit__(self, *_):
+        for worker in self.workers.values():
+            worker.close()
+
+    def restart(self, name, number):
+        """End a worker and start it anew.  Ours must end; a stock one sometimes does not, and then its user kills it."""
+        worker = self.workers[name]
+        worker.signal(number)
+        try:
+            worker.wait(15)
+        except TimeoutError:
+            assert name.startswith("celery-"), worker.log()
+            self.killed += 1
+        worker.close()
+        worker.log_path.write_text("")
+        self.workers[name] = self.new(name).start()
+
+    def send(self, app, label, count):
+        """A bit of everything."""
+
+        def task(name, *args, **options):
+            return app.signature(f"{APP}.{name}", args, **options)
+
+        def key(kind, number, event="ran"):
+            self.sent[event].append(f"{label}-{kind}-{number}")
+            return self.sent[event][-1]
+
+        for n in range(count):
+            self.results += [
+                task("work", key("plain", n)).apply_async(priority=(0, 3, 9)[n % 3]),
+                task("retried", key("retried", n)).apply_async(),
+                task("work", key("later", n)).apply_async(countdown=0.5 + n % 3),
+                group(task("work", key("grouped", 10 * n + k)) for k in range(2)).apply_async(),
+                chord(
+                    [task("work", key("member", CHORD * n + k)) for k in range(CHORD)],
+                    task("finish", key("chord", n, "finished")),
+                ).apply_async(),
+            ]
+
+    def missing(self):
+        """What has not happened yet."""
+        return [
+            key for event, keys in self.sent.items() for key in set(keys) - set(self.stage.effects.count(event))
+        ]  # fmt: skip
+
+    def twice(self):
+        """What has happened more than once."""
+        return [key for event in self.sent for key, times in self.stage.effects.count(event).items() if times > 1]
+
+    def everybody_ran(self):
+        """Whether each worker has had its share."""
+        parents = {effect.pid for effect in self.stage.effects.of("ran")}
+        return len(parents) >= len(FLEET)
+
+
+@pytest.fixture
+def fleet(redis_url, tmp_path):
+    with Stage(tmp_path, redis_url, app=APP, conf=CONF) as stage, Fleet(stage) as fleet:
+        yield fleet
+
+
+@pytest.fixture(params=["celery", "celeriac"])
+def sender(request, redis_url):
+    kind = {"celery": celery.Celery, "celeriac": celeriac.Celery}[request.param]
+    app = kind("sender", broker=redis_url, backend=redis_url, set_as_current=False)
+    app.conf.update(CONF)
+    yield app
+    if request.param == "celeriac":
+        connect.producer(app).close()
+    app.close()
+
+
+@pytest.mark.timeout(200)
+def test_restarts_lose_nothing_and_repeat_nothing(fleet, sender):
+    fleet.send(sender, "first", 10)
+    fleet.restart("celeriac-1", signal.SIGTERM)
+    fleet.send(sender, "second", 10)
+    fleet.restart("celery-1", signal.SIGTERM)
+    fleet.send(sender, "third", 10)
+
+    wait_until(lambda: not fleet.missing(), 60, lambda: f"missing: {fleet.missing()}", interval=0.1)
+    assert len(fleet.twice()) <= 4 * fleet.killed
+    assert fleet.everybody_ran()
+    assert [result.get(timeout=20) for result in fleet.results[4::5]] == [CHORD] * 30
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.parametrize(("killed", "sender"), [("celeriac-1", "celery"), ("celery-1", "celeriac")], indirect=["sender"])
+def test_a_kill_loses_nothing_that_stock_workers_do_not_lose(fleet, sender, killed):
+    fleet.send(sender, "first", 15)
+    fleet.restart(killed, signal.SIGKILL)
+    fleet.send(sender, "second", 15)
+
+    def lost():
+        # A stock worker counts the last member of a chord and sends its callback in two steps: killed between them, the
+        # chord never fires.  (It has two processes.)
+        spared = 2 if killed == "celery-1" else 0
+        missing = fleet.missing()
+        chords = [key for key in missing if "-chord-" in key]
+        return missing if len(missing) > len(chords) or len(chords) > spared else []
+
+    wait_until(lambda: not lost(), 60, lambda: f"missing: {fleet.missing()}", interval=0.1)
+    # Only what ran, or had just run, in the killed worker, or lay unacknowledged there.
+    assert len(fleet.twice()) <= 4
