@@ -136,7 +136,9 @@ def test_restarts_lose_nothing_and_repeat_nothing(fleet, sender):
 
 
 @pytest.mark.timeout(200)
-@pytest.mark.parametrize(("killed", "sender"), [("celeriac-1", "celery"), ("celery-1", "celeriac")], indirect=["sender"])
+@pytest.mark.parametrize(
+    ("killed", "sender"), [("celeriac-1", "celery"), ("celery-1", "celeriac")], indirect=["sender"]
+)
 def test_a_kill_loses_nothing_that_stock_workers_do_not_lose(fleet, sender, killed):
     fleet.send(sender, "first", 15)
     fleet.restart(killed, signal.SIGKILL)
