@@ -167,7 +167,7 @@ class TaskJob:
             self.hard_limit, self.soft_limit = plan.time_limit, plan.soft_limit
 
     def describe(self) -> dict[str, Any]:
-        """The task as Celery's ``inspect active`` shows it."""
+        """The task as Celery's ``inspect active`` shows it, and its stamps."""
         info = self.envelope["properties"].get("delivery_info") or {}
         return {
             "id": self.task_id,
@@ -182,4 +182,5 @@ class TaskJob:
                 "redelivered": bool(info.get("redelivered")),
             },
             "acknowledged": not self.plan.late,
+            "stamps": self.headers.get("stamps"),
         }
