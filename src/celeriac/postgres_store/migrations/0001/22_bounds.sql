@@ -5,7 +5,7 @@
 
 -- How much lies in a queue, at most so much of each kind: ready, and scheduled or parked.
 CREATE FUNCTION {schema}.lengths(name text, most bigint) RETURNS TABLE (ready bigint, others bigint)
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+LANGUAGE plpgsql STABLE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
     SELECT count(*) INTO ready FROM (
         SELECT FROM {schema}.messages m WHERE m.owner IS NULL AND m.queue = name LIMIT most) AS bounded;
@@ -22,7 +22,7 @@ CREATE FUNCTION {schema}.publish_within(
     queues text[], priorities smallint[], dues float8[], raws bytea[],
     names text[], mosts bigint[], drops boolean[], counts bigint[], dead_limit integer
 ) RETURNS TABLE (place integer, length bigint)
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET jit = off SET enable_seqscan = off AS $$
 #variable_conflict use_column
 DECLARE
     found record;
@@ -50,7 +50,7 @@ $$;
 
 -- The oldest messages of the lowest priorities go to the dead letters.
 CREATE FUNCTION {schema}.drop_oldest(name text, number bigint, most bigint, dead_limit integer) RETURNS void
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET jit = off SET enable_seqscan = off AS $$
 #variable_conflict use_column
 BEGIN
     WITH oldest AS MATERIALIZED (

@@ -2,7 +2,7 @@
 -- Tables: scheduled, messages (10_tables.sql).  Returns the names of the queues, once for each message.
 
 CREATE FUNCTION {schema}.promote(wanted text[], most integer) RETURNS SETOF text
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     moment timestamptz := clock_timestamp();
 BEGIN

@@ -68,7 +68,7 @@ $$;
 
 -- Whether any of these queues has a message.
 CREATE FUNCTION {schema}.any_ready(wanted text[]) RETURNS boolean
-LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$
+LANGUAGE plpgsql STABLE SET jit = off SET enable_seqscan = off AS $$
 DECLARE
     name text;
 BEGIN

@@ -5,7 +5,7 @@
 
 -- How many messages wait beside a queue, counted up to a bound.
 CREATE FUNCTION {schema}.parked(name text, most bigint) RETURNS bigint
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+LANGUAGE plpgsql STABLE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
     RETURN (SELECT count(*) FROM (
         SELECT FROM {schema}.messages m
@@ -15,7 +15,7 @@ $$;
 
 -- Lanes that have messages, up to so many of each queue: from a random place on and around, since their names begin with digests.
 CREATE FUNCTION {schema}.lanes(wanted text[], most integer) RETURNS TABLE (queue text, lane text, waiting bigint)
-LANGUAGE plpgsql VOLATILE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+LANGUAGE plpgsql VOLATILE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 #variable_conflict use_column
 DECLARE
     wish text;
@@ -49,7 +49,7 @@ $$;
 -- Lease messages from lanes: the first so many of each.
 CREATE FUNCTION {schema}.unpark(owner_name text, lanes text[], homes text[], mosts integer[])
 RETURNS TABLE (place integer, tag bigint, raw bytea)
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 DECLARE
     me bigint;

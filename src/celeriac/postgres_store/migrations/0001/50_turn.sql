@@ -36,7 +36,7 @@ CREATE FUNCTION {schema}.turn(
     wanted text[], most integer
 )
 RETURNS TABLE (kind smallint, tag bigint, queue text, raw bytea)
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+LANGUAGE plpgsql SET jit = off SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 DECLARE
     me bigint;
@@ -141,7 +141,7 @@ $$;
 
 -- Put unstarted deliveries back where they were; returns their queues, once for each message.
 CREATE FUNCTION {schema}.release(owner_name text, tags bigint[]) RETURNS SETOF text
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET jit = off SET enable_seqscan = off AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock_shared(hashtext('{schema}.owners'), hashtext(owner_name));
     RETURN QUERY

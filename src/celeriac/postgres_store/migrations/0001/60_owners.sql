@@ -2,7 +2,7 @@
 
 -- Add an owner, or keep it; returns false when a condemned one has the name.
 CREATE FUNCTION {schema}.register(owner_name text, served text[], seconds float8) RETURNS boolean
-LANGUAGE plpgsql SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+LANGUAGE plpgsql SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
     -- Condemned owners that hold nothing are kept for a day, should nobody unregister them.
     DELETE FROM {schema}.owners o
@@ -26,7 +26,7 @@ $$;
 
 -- Forget an owner that holds nothing; returns false when it does.
 CREATE FUNCTION {schema}.unregister(owner_name text) RETURNS boolean
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET jit = off SET enable_seqscan = off AS $$
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('{schema}.owners'), hashtext(owner_name));
     DELETE FROM {schema}.owners o

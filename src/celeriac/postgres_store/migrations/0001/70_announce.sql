@@ -9,7 +9,7 @@
 -- written, and goes when its connection does.
 
 CREATE FUNCTION {schema}.announce(queues text[], ids text[]) RETURNS void
-LANGUAGE plpgsql SET enable_seqscan = off AS $$
+LANGUAGE plpgsql SET jit = off SET enable_seqscan = off AS $$
 DECLARE
     name text;
     target record;

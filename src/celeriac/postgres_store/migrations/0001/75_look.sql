@@ -1,12 +1,13 @@
 -- Look: how much lies in queues, who is to be rescued, whether anything is old.
 -- Tables: messages, scheduled, owners, results, groups, chords (10_tables.sql).
 --
--- Functions for the sake of their setting: whatever statistics say, no table is read from end to end.
+-- Functions for the sake of their settings: whatever statistics say, no table is read from end to end.  (A plan that cannot do
+-- without a scan that is off counts as dear, and the server would compile it, which takes longer than all the rest: no JIT.)
 
 -- How much lies in each queue, in the order asked.  What waits is counted one by one up to a bound, in the index.
 CREATE FUNCTION {schema}.depths(wanted text[], bound bigint)
 RETURNS TABLE (ready bigint, later bigint, consumers bigint, age float8, waiting bigint)
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+LANGUAGE plpgsql STABLE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 DECLARE
     wish text;
 BEGIN
@@ -27,7 +28,7 @@ $$;
 
 -- Owners whose time ran out, and condemned ones that still hold something some seconds later.
 CREATE FUNCTION {schema}.expired(seconds float8, most integer) RETURNS SETOF text
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+LANGUAGE plpgsql STABLE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
     RETURN QUERY
     SELECT o.name FROM {schema}.owners o
@@ -40,7 +41,7 @@ $$;
 
 -- How many messages are leased, by anybody.
 CREATE FUNCTION {schema}.leased_count() RETURNS bigint
-LANGUAGE plpgsql STABLE SET enable_seqscan = off SET enable_bitmapscan = off AS $$
+LANGUAGE plpgsql STABLE SET jit = off SET enable_seqscan = off SET enable_bitmapscan = off AS $$
 BEGIN
     RETURN (SELECT count(*) FROM {schema}.messages m WHERE m.owner IS NOT NULL);
 END
@@ -48,7 +49,7 @@ $$;
 
 -- Whether anything has outlived its time (in seconds): results, groups and open chords theirs, done chords theirs.
 CREATE FUNCTION {schema}.anything_old(ttl float8, done_ttl float8) RETURNS boolean
-LANGUAGE plpgsql STABLE SET enable_seqscan = off AS $$
+LANGUAGE plpgsql STABLE SET jit = off SET enable_seqscan = off AS $$
 DECLARE
     bound timestamptz := clock_timestamp() - make_interval(secs => ttl);
     done_bound timestamptz := clock_timestamp() - make_interval(secs => done_ttl);
