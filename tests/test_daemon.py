@@ -73,7 +73,7 @@ def test_a_detached_worker_is_a_daemon_in_full(stage, tmp_path):
         assert os.getsid(pid) != os.getsid(0)
         assert Path(f"/proc/{pid}/cwd").resolve() == elsewhere
         assert status(pid, "Umask") == ["0027"]
-        assert {os.readlink(f"/proc/{pid}/fd/{number}") for number in range(3)} == {"/dev/null"}
+        assert {str(Path(f"/proc/{pid}/fd/{number}").readlink()) for number in range(3)} == {"/dev/null"}
         assert "d@test ready." in (tmp_path / "d.log").read_text()
         assert f"Task {APP}.note" in (tmp_path / "d-1.log").read_text()
 

@@ -345,7 +345,7 @@ def test_a_worker_runs_the_tasks_of_any_transport(stage):
 def test_a_process_that_is_killed_gives_its_work_back_or_owns_up_to_it(stage, task, runs):
     with stage.worker(env=stage.env) as worker:
         result = stage.send(task, "k")
-        with pytest.raises(Exception, match="(killed its worker|acknowledged early)"):
+        with pytest.raises(Exception, match=r"(killed its worker|acknowledged early)"):
             result.get(timeout=30)
         assert len(stage.effects.of("started", "k")) == runs
         # Kombu's filesystem transport may lose a message that is looked at while it is written.

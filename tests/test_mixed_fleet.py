@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import signal
 
 import celery
@@ -52,6 +53,7 @@ class Fleet:
     def __exit__(self, *_):
         for worker in self.workers.values():
             worker.close()
+        self.results.clear()
 
     def restart(self, name, number):
         """End a worker and start it anew.  Ours must end; a stock one sometimes does not, and then its user kills it."""
@@ -105,7 +107,7 @@ class Fleet:
 
 
 @pytest.fixture
-def fleet(redis_url, tmp_path):
+def fleet(sender, redis_url, tmp_path):
     with Stage(tmp_path, redis_url, app=APP, conf=CONF) as stage, Fleet(stage) as fleet:
         yield fleet
 
@@ -116,6 +118,10 @@ def sender(request, redis_url):
     app = kind("sender", broker=redis_url, backend=redis_url, set_as_current=False)
     app.conf.update(CONF)
     yield app
+    app.backend._pending_results.concrete.clear()  # noqa: SLF001  # nothing public does it
+    gc.collect()  # handles of results want their server when they go
+    app.backend.result_consumer.stop()
+    app.backend.client.close()
     if request.param == "celeriac":
         connect.producer(app).close()
     app.close()

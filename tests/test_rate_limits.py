@@ -86,7 +86,7 @@ def test_limits_can_be_turned_off_and_have_a_default(tmp_path):
         with stage.worker(conf={"task_default_rate_limit": "1/h"}):
             results = stage.send_many("note", ["default-1", "default-2"])
             wait_until(lambda: stage.broker.depth(["celery"])[0].scheduled == 1)
-            assert sum(result.ready() for result in results) == 1
+            wait_until(lambda: sum(result.ready() for result in results) == 1)
 
 
 def test_a_limit_that_cannot_be_read_is_refused_at_start_up(tmp_path):

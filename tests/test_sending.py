@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import signal
 import subprocess
 import sys
 import threading
@@ -160,34 +159,3 @@ def test_the_first_message_after_the_broker_was_restarted_arrives(redis_server):
     finally:
         connect.producer(app).close()
         app.close()
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a connection cut off while it was made
-def test_a_stopped_handler_does_not_leave_a_message_half_sent(app):
-    """An exception from a signal handler, as a web server raises at a time-out, comes anywhere in sending."""
-    task, expected = app.tasks["work"], 0
-
-    class Timeout(Exception):
-        pass
-
-    def expire(*_):
-        raise Timeout
-
-    before = signal.signal(signal.SIGALRM, expire)
-    try:
-        for n in range(200):
-            signal.setitimer(signal.ITIMER_REAL, 0.0001 + n * 0.00001)
-            try:
-                for _ in range(20):
-                    task.delay(n)
-                    expected += 1
-                signal.setitimer(signal.ITIMER_REAL, 0)
-            except Timeout:
-                pass
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-    assert expected <= queued(app) <= expected + 200
-    task.delay(1)
-    assert queued(app) > expected

@@ -33,10 +33,12 @@ def stage(tmp_path_factory, shared_redis):
     url = shared_redis.database_url(999)
     with redis.Redis.from_url(url) as store:
         store.flushdb()
-    with Stage(tmp_path_factory.mktemp("options"), url, app=APP, conf=CONF) as stage:
-        with stage.worker(options=["-E"], concurrency=2, env={"C_FORCE_ROOT": "1"}) as worker:
-            stage.log = worker.log
-            yield stage
+    with (
+        Stage(tmp_path_factory.mktemp("options"), url, app=APP, conf=CONF) as stage,
+        stage.worker(options=["-E"], concurrency=2, env={"C_FORCE_ROOT": "1"}) as worker,
+    ):
+        stage.log = worker.log
+        yield stage
 
 
 def ran(stage, key):
@@ -192,11 +194,10 @@ def certificate(directory):
 def kept_registry():
     """Security changes which serializers this process knows."""
     kept = {name: value.copy() for name, value in vars(registry).items() if isinstance(value, (dict, set))}
-    default = (registry._default_encode, registry._default_content_type, registry._default_content_encoding)
+    defaults = {name: value for name, value in vars(registry).items() if name.startswith("_default_")}
     yield
-    for name, value in kept.items():
+    for name, value in (kept | defaults).items():
         setattr(registry, name, value)
-    registry._default_encode, registry._default_content_type, registry._default_content_encoding = default
 
 
 def test_messages_are_signed(tmp_path, kept_registry):
@@ -214,7 +215,7 @@ def test_messages_are_signed(tmp_path, kept_registry):
         with stage.worker(pool="solo", env={"TEST_SECURITY": "1"}):
             assert stage.send("note", "signed").get(timeout=10) == "signed"
             stage.client.conf.task_serializer = "json"
-            with pytest.raises(Exception, match="accept_content|Refusing|disabled"):
+            with pytest.raises(Exception, match=r"accept_content|Refusing|disabled"):
                 stage.send("note", "unsigned", serializer="json").get(timeout=10)
         assert not stage.effects.of("ran", "unsigned")
         assert connect.open_broker(stage.client).dead_count() == 1

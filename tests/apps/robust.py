@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import warnings
+from pathlib import Path
 
 from celery import chord, group, shared_task, signals
 from celery.result import allow_join_result
@@ -145,7 +146,8 @@ ERRORS = {
 
 @shared_task
 def fail_with(kind):
-    raise ERRORS[kind]()
+    error = ERRORS[kind]()
+    raise error
 
 
 @shared_task
@@ -201,7 +203,7 @@ leaked: list[int] = []
 @shared_task
 def change_directory(path):
     os.chdir(path)
-    return os.getcwd()
+    return str(Path.cwd())
 
 
 @shared_task
@@ -290,8 +292,8 @@ def leave_a_program(seconds):
 @shared_task
 def print_much(lines, width):
     for _ in range(lines):
-        print("x" * width)
-    print("y" * (lines * width))
+        print("x" * width)  # noqa: T201 - printing is what is tested
+    print("y" * (lines * width))  # noqa: T201 - likewise
     logging.getLogger("chatty").warning("z" * lines)
     return lines
 

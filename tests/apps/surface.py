@@ -173,7 +173,7 @@ class Noted(Request):
         record("timeout-soft" if soft else "timeout-hard", self.args[0])
 
     def on_success(self, failed__retval__runtime, **kwargs):
-        failed, value, runtime = failed__retval__runtime
+        failed, _value, _runtime = failed__retval__runtime
         record(f"success-{int(failed)}", self.args[0])
         return super().on_success(failed__retval__runtime, **kwargs)
 

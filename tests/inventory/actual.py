@@ -56,7 +56,7 @@ def task_options() -> set[str]:
     """Every option of ``@app.task``: attributes of tasks, arguments of the decorator, options of autoretry."""
     static = {name: inspect.getattr_static(Task, name) for name in dir(Task) if not name.startswith("_")}
     attributes = {n for n, value in static.items() if not callable(value) and not isinstance(value, classmethod)}
-    decorator = set(inspect.signature(Celery._task_from_fun).parameters)
+    decorator = set(inspect.signature(Celery._task_from_fun).parameters)  # noqa: SLF001 - task() takes **options
     retries = set(re.findall(r"options\.get\(\s*['\"](\w+)", inspect.getsource(autoretry)))
     found = (attributes | decorator | retries) - INTERNAL - {"app", "from_config", "request_stack", "request"}
     return found | {"name", "Request", "Strategy", "shared", "lazy"}

@@ -44,9 +44,9 @@ COMMAND_OPTIONS: Section = merged(
     honoured("multi", "test_daemon.py::test_multi_starts_restarts_and_stops_our_workers"),
     honoured("purge purge~--force purge~--queues purge~--exclude-queues",
              "test_control.py::test_purge_call_and_result_work_from_the_command_line", "empties the schedule, too"),
-    celery("beat beat~--schedule beat~--scheduler beat~--max-interval beat~--hostname beat~--loglevel "
-           "beat~--enable-remote-control", "Celery's beat, which sends through Celeriac",
-           "test_commands.py::test_beat_sends_what_is_due"),
+    honoured("beat beat~--schedule beat~--scheduler beat~--max-interval beat~--hostname beat~--loglevel "
+             "beat~--enable-remote-control", "test_commands.py::test_beat_sends_what_is_due",
+             "with Celeriac's scheduler, which needs no --schedule; -S takes one of Celery's"),
     celery("beat~--detach beat~--logfile beat~--pidfile beat~--uid beat~--gid beat~--umask beat~--executable",
            "Celery's beat", "test_commands.py::test_beat_sends_what_is_due"),
     celery("call call~--args call~--kwargs call~--eta call~--countdown call~--expires call~--serializer call~--queue "

@@ -35,8 +35,7 @@ BROKER = merged(
     different("broker_connection_max_retries", "Celery's default (100) would end a worker in an outage of an hour and "
               "means here: go on trying. Any other number is honoured, as the time that so many tries take",
               "test_settings.py::test_how_long_an_outage_may_last"),
-    celery("broker_failover_strategy", "kombu's, for what goes through kombu (remote control, events). An engine has one "
-           "broker or a group that fails over by itself: several URLs are refused", REFUSED_TEST),
+    honoured("broker_failover_strategy", REFUSED_TEST, "on RabbitMQ; where each URL is another store, several are refused"),
     celery("broker_heartbeat broker_heartbeat_checkrate broker_login_method broker_native_delayed_delivery_queue_type",
            "AMQP only: see the RabbitMQ engine"),
     different("broker_pool_limit broker_pool_acquire_timeout", "sending keeps one connection per thread and needs no pool; "
@@ -53,16 +52,18 @@ CONTROL_AND_EVENTS = merged(
            "Celery's event receiver, in monitors"),
 )  # fmt: skip
 
-BEAT_SETTINGS = celery(
-    "beat_cron_starting_deadline beat_enable_remote_control beat_max_loop_interval beat_remote_control_max_tick_age "
-    "beat_schedule beat_schedule_filename beat_scheduler beat_sync_every",
-    "Celery's beat, which sends through Celeriac", BEAT,
+BEAT_SETTINGS = merged(
+    honoured("beat_schedule beat_scheduler beat_cron_starting_deadline", BEAT,
+             "by Celeriac's scheduler, or by the one of Celery's that beat_scheduler or -S names"),
+    celery("beat_schedule_filename beat_sync_every beat_max_loop_interval beat_enable_remote_control "
+           "beat_remote_control_max_tick_age", "Celery's beat; Celeriac's scheduler keeps its state in the broker or the result "
+           "store, needs no file, and looks when something is due"),
 )  # fmt: skip
 
 OTHER_STORES = celery(
     " ".join(
         [
-            "arangodb_backend_settings cache_backend cache_backend_options couchbase_backend_settings "
+            "arangodb_backend_settings cache_backend cache_backend_options couchbase_backend_settings",
             "mongodb_backend_settings",
             *(f"cassandra_{n}" for n in ("auth_kwargs", "auth_provider", "bundle_path", "entry_ttl", "keyspace", "options",
                                          "port", "read_consistency", "servers", "table", "write_consistency")),

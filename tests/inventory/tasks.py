@@ -68,7 +68,7 @@ SIGNALS: Section = merged(
     honoured("task_unknown task_rejected celeryd_init celeryd_after_setup worker_init worker_ready worker_process_init "
              "worker_process_shutdown worker_shutting_down worker_shutdown worker_before_create_process heartbeat_sent "
              "task_sent import_modules setup_logging after_setup_logger after_setup_task_logger", SIGNALS_TEST),
-    celery("beat_init beat_embedded_init", "Celery's beat", SIGNALS_TEST),
+    celery("beat_init beat_embedded_init", "by the beat service", SIGNALS_TEST),
     celery("user_preload_options", "Celery's commands, and ours", SIGNALS_TEST),
     different("eventlet_pool_apply eventlet_pool_postshutdown eventlet_pool_preshutdown eventlet_pool_started",
               "there is no eventlet pool: take --pool=asyncio or threads"),

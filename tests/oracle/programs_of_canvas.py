@@ -5,7 +5,9 @@ from __future__ import annotations
 from celery import chain, chord, group
 from celery.canvas import StampingVisitor, maybe_signature
 
-from tests.oracle.programs import Maker, program
+from tests.oracle.programs import PROGRAMS, Maker, program
+
+__all__ = ["PROGRAMS"]
 
 # -- map, starmap, chunks ----------------------------------------------------------------------------------------------
 

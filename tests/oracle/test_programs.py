@@ -6,12 +6,9 @@ import re
 
 import pytest
 
-from tests.oracle import programs_of_canvas
 from tests.oracle.conftest import RunAll, Transcripts
 from tests.oracle.lab import OURS, STOCK
-from tests.oracle.programs import PROGRAMS
-
-assert programs_of_canvas  # it adds to PROGRAMS
+from tests.oracle.programs_of_canvas import PROGRAMS
 
 REPORTED_ONCE = (r"\.events\.\w+/0: - .*(task_failure|task_postrun|errback)",)
 

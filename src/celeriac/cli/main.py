@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from celeriac.cli.acl import acl
 from celeriac.cli.beat import beat
 from celeriac.cli.breakers import breakers
 from celeriac.cli.dead import dead
@@ -25,6 +26,7 @@ from celeriac.compat.command_line import celery_group
 from celeriac.errors import CeleriacError
 
 OWN_COMMANDS = (
+    acl,
     worker,
     multi,
     beat,

@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import Any
 
 from celeriac.broker import Broker
-from celeriac.compat import connect
+from celeriac.compat import connect, connect_rabbitmq
 from celeriac.compat.envelope import priority_of
 from celeriac.errors import StoreError
 from celeriac.message import Message
@@ -37,7 +37,10 @@ class Exchanges:
     def __init__(self, app: Any) -> None:
         self._app = app
         self._pending: list[Any] = [app.amqp.queues[name] for name in app.amqp.queues.consume_from]
-        self._fanouts = {queue.name: queue for queue in self._pending if _is_fanout(queue)}
+        scheme = connect.scheme_of(connect.broker_url(app))
+        self._declares = scheme in connect.BROKERS and scheme not in connect_rabbitmq.SCHEMES
+        """Whether there is anything to do: RabbitMQ's exchanges are its engine's, and those of other brokers are kombu's."""
+        self._fanouts = {queue.name: queue for queue in self._pending if _is_fanout(queue)} if self._declares else {}
         self._changed = threading.Event()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -45,7 +48,7 @@ class Exchanges:
 
     def start(self) -> None:
         """Declare the queues; when the broker is away, later, from the thread."""
-        if not connect.has_engine(connect.broker_url(self._app)):
+        if not self._declares:
             return
         try:
             self._declare_pending()
@@ -59,7 +62,7 @@ class Exchanges:
         """Declare one more queue, and hear it if it is a fanout."""
         self._pending.append(queue)
         self._declare_pending()
-        if _is_fanout(queue):
+        if self._declares and _is_fanout(queue):
             self._fanouts[queue.name] = queue
             self._changed.set()
             self._start_thread()
@@ -106,16 +109,16 @@ class Exchanges:
         """Serve one connection until it breaks or the queues change."""
         self._changed.clear()
         broker = connect.producer(self._app)
-        with self._app.connection_for_read() as connection:
-            if connection.transport.driver_type == "amqp":  # its fanout exchanges have queues, which the slots consume
-                self._fanouts.clear()
-                return
-            with connection.Consumer(list(self._fanouts.values()), no_ack=True, accept=None) as consumer:
-                self._failures = 0
-                consumer.on_message = lambda message: _put(broker, self._fanouts, message)
-                while not (self._ended.is_set() or self._changed.is_set()):
-                    with suppress(socket.timeout):
-                        connection.drain_events(timeout=WAIT_SECONDS)
+        queues = list(self._fanouts.values())
+        with (
+            self._app.connection_for_read() as connection,
+            connection.Consumer(queues, no_ack=True, accept=None) as consumer,
+        ):
+            self._failures = 0
+            consumer.on_message = lambda message: _put(broker, self._fanouts, message)
+            while not (self._ended.is_set() or self._changed.is_set()):
+                with suppress(socket.timeout):
+                    connection.drain_events(timeout=WAIT_SECONDS)
 
 
 def _is_fanout(queue: Any) -> bool:

@@ -10,7 +10,7 @@ from celery.app.task import Task as BaseTask
 from celery.utils.objects import mro_lookup
 
 from celeriac.compat.custom_request import request_class
-from celeriac.message import ADMITTED_HEADER, COPY_HEADER, CRASHES_HEADER, SENT_HEADER, Delivery
+from celeriac.message import ADMITTED_HEADER, COPY_HEADER, CRASHES_HEADER, DELAY_HEADERS, SENT_HEADER, Delivery
 from celeriac.policies.gate import Permit
 from celeriac.policy import Policy
 
@@ -91,6 +91,7 @@ NOT_SENT = frozenset(
         CRASHES_HEADER,
         ADMITTED_HEADER,
         COPY_HEADER,
+        *DELAY_HEADERS,
     }
 )
 """Parts of a request that are not custom headers of its sender."""
@@ -167,7 +168,7 @@ class TaskJob:
             self.hard_limit, self.soft_limit = plan.time_limit, plan.soft_limit
 
     def describe(self) -> dict[str, Any]:
-        """The task as Celery's ``inspect active`` shows it."""
+        """The task as Celery's ``inspect active`` shows it, and its stamps."""
         info = self.envelope["properties"].get("delivery_info") or {}
         return {
             "id": self.task_id,
@@ -182,4 +183,5 @@ class TaskJob:
                 "redelivered": bool(info.get("redelivered")),
             },
             "acknowledged": not self.plan.late,
+            "stamps": self.headers.get("stamps"),
         }

@@ -38,6 +38,10 @@ UNNEEDED = {
 """Settings without an effect, because what they are for is so anyway.  The worker says so when they are set."""
 
 
+ONE_STORE = frozenset({"redis", "rediss", "sqlite", "postgresql", "postgres"})
+"""Schemes of brokers where another URL is another store, which knows nothing of the first one's leases."""
+
+
 def refuse(app: Any, pool_start_method: str | None = None) -> None:
     """Look through an app for what would be ignored.
 
@@ -66,16 +70,15 @@ def _problems(app: Any, pool_start_method: str | None) -> Iterator[str]:
 
 def _stores(app: Any) -> Iterator[str]:
     conf = app.conf
-    if not connect.has_engine(connect.broker_url(app)):
-        return
     read, write = conf.broker_read_url or conf.broker_url, conf.broker_write_url or conf.broker_url
     if read != write:
         yield (
             "broker_read_url and broker_write_url are different, but a worker takes a message and sends what follows it in one "
             "transaction: set broker_url alone"
         )
-    several = write if isinstance(write, (list, tuple)) else str(write).split(";")
-    if len(several) > 1 and not connect.scheme_of(str(several[0])).startswith("sentinel"):
+    several = [str(each) for each in (write if isinstance(write, (list, tuple)) else str(write).split(";"))]
+    one_store = connect.scheme_of(several[0]) in ONE_STORE
+    if len(several) > 1 and one_store:
         yield (
             "broker_url names several brokers, but only one can hold the leases: name the one, or a group that fails over by "
             "itself (Redis Sentinel or Cluster, a RabbitMQ cluster)"

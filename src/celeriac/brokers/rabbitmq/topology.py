@@ -75,6 +75,10 @@ class Topology:
                 self._since = connection.connected_at
                 self._declared.add(queue)
 
+    def is_ours(self, queue: str) -> bool:
+        """Whether a queue, and what leads into it, is this process's to declare."""
+        return not self._specs(queue).passive
+
     def forget(self) -> None:
         """Somebody may have deleted a queue."""
         self._declared.clear()
@@ -87,7 +91,7 @@ class Topology:
                 binding.exchange, binding.type, binding.exchange_arguments, durable=binding.durable,
                 auto_delete=binding.auto_delete,
             )
-            for binding in spec.bindings if binding.declared
+            for binding in spec.bindings if binding.declared and not spec.passive
         ]  # fmt: skip
         methods.append(
             declare_queue(
@@ -96,7 +100,7 @@ class Topology:
         )
         methods += [
             bind_queue(spec.name, binding.exchange, binding.routing_key, binding.arguments)
-            for binding in spec.bindings
+            for binding in spec.bindings if not spec.passive
         ]  # fmt: skip
         self.call(spec.name, *methods)
 
@@ -111,7 +115,10 @@ class Topology:
                     "task_queues say what is there, or delete the queue when it is empty"
                 ) from error
             if error.code == 403:
-                raise AccessDenied(f"RabbitMQ gives no right to declare or use {what!r}: {error.text}") from error
+                raise AccessDenied(
+                    f"No right to declare or use {what!r}: {error.text}. See `celeriac acl rabbitmq`; a producer that may only send needs "
+                    "queues with no_declare=True in task_queues"
+                ) from error
             raise
 
 
@@ -186,6 +193,11 @@ class Delays:
         if self._since != self._connection.connected_at:
             self._bound.clear()
         if queue in self._bound:
+            return
+        if not self._topology.is_ours(queue):
+            self._topology.need(queue)
+            self._bound.add(queue)
+            self._since = self._connection.connected_at
             return
         methods = [] if self._bound else delay_methods()
         bind = bind_queue(queue, DUE, "*." * LEVELS + delay_word(queue))

@@ -37,14 +37,14 @@ class Wire:
             packed = connection.pack_command(*commands[0]) if len(commands) == 1 else connection.pack_commands(commands)
             connection.send_packed_command(packed, check_health=False)
             replies = [_reply(connection) for _ in commands]
-            if any(isinstance(reply, Exception) and is_readonly(reply) for reply in replies):
-                # It was the master when it was connected to.  The next connection goes to whoever is it by then.
-                self._mine.connection = None
-                connection.disconnect()
         except BaseException:  # also an exception that a signal's handler raised: the replies are still to come
             connection.disconnect()
             raise
-        self._give_back(connection)
+        if any(isinstance(reply, Exception) and is_readonly(reply) for reply in replies):
+            # It was the master when it was connected to.  The next connection goes to whoever is it by then.
+            connection.disconnect()
+        else:
+            self._give_back(connection)
         return replies
 
     def _take(self) -> Any:

@@ -42,8 +42,9 @@ def started_times(slot: SlotHandle) -> dict[int, float]:
 
 def info(state: State, slot: SlotHandle, task: dict[str, Any], safe: bool, started: float | None) -> dict[str, Any]:
     """One task as Celery's requests describe themselves."""
+    shown = {name: value for name, value in task.items() if name != "stamps"}
     return {
-        **task,
+        **shown,
         "args": task["args"] if safe else literal(task["args"]),
         "kwargs": task["kwargs"] if safe else literal(task["kwargs"]),
         "hostname": state.hostname,
