@@ -94,6 +94,8 @@ class Consumer:
         self._failures = 0
         self._failed_at = 0.0
         self._lease_unsure = False
+        self._passing = 0
+        """How many messages to lease while all go into lanes."""
         self._gate = runner.gate(owner, broker, sequential=settings.slot_concurrency == 1)
 
     # -- lease -----------------------------------------------------------------------------------------------------
@@ -111,6 +113,8 @@ class Consumer:
             self._let_in(self._gate)
         for delivery in leased:
             self._accept(delivery)
+        if self._gate is not None:
+            self._pass_on(len(leased))
         if not self.inbox:
             self.progressed_at = time.monotonic()
         self._drive_until = time.monotonic() + 2 * self._settings.prefetch_seconds
@@ -138,7 +142,7 @@ class Consumer:
     def _limit(self) -> int:
         if self._stopping.is_set():
             return 0
-        limit = self._budget.limit(len(self.inbox), self._pool.room())
+        limit = max(self._budget.limit(len(self.inbox), self._pool.room()), self._passing)
         most = self._settings.max_tasks_per_child
         return limit if most is None else max(0, min(limit, most - self.runs - len(self.inbox)))
 
@@ -215,6 +219,11 @@ class Consumer:
                 permit.end()
             else:
                 self.inbox.appendleft(prepared)
+
+    def _pass_on(self, leased: int) -> None:
+        """Lease more next time when all of these went into lanes: they are no work, and there may be many."""
+        passes = leased and not self.inbox and self._settings.prefetch
+        self._passing = min(max(4 * self._passing, leased), self._settings.batch_limit) if passes else 0
 
     def _startable(self) -> int:
         """How many messages can start at once, or nearly so."""
