@@ -13,6 +13,7 @@ from celeriac.brokers.rabbitmq.broker import RabbitBroker
 from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.methods import delete_queue
 from celeriac.brokers.rabbitmq.options import Address
+from celeriac.brokers.rabbitmq.owners import Owners
 from celeriac.brokers.rabbitmq.topology import LEVELS, Binding, QueueSpec, delay_route, plain_queue, ticks_until
 from celeriac.compat.connect_rabbitmq import rabbit_options
 from celeriac.errors import ConfigurationError, OwnerLost, QueueFull, StoreFull, StoreUnavailable, Unroutable
@@ -204,6 +205,23 @@ def test_a_condemned_owner_is_fenced_off(make):
         broker.turn(owner, done(delivery), [QUEUE], 1)
     assert broker.release(owner, [delivery.tag]) == 0
     assert rescuer.leased(owner) == [delivery]
+
+
+def test_who_falls_silent_with_the_lock_in_its_hands_loses_it(make):
+    other = make()
+    owner = owner_of(other, ttl=0.01)
+    publishing = Connection(other.options, "publishes")
+    expired = []
+
+    def hold_the_lock():
+        with Owners(other.options, publishing).locked() as registry:
+            # As when its process is paused: nobody sends a heartbeat.
+            assert list(registry) == [owner]
+            expired.extend(other.expired())
+
+    with closing(publishing), pytest.raises(StoreUnavailable):
+        hold_the_lock()
+    assert expired == [owner]
 
 
 def test_two_rescuers_settle_each_message_once(make):

@@ -11,7 +11,9 @@ from kombu import Connection
 from kombu.exceptions import OperationalError
 
 from celeriac.compat import connect
+from celeriac.compat.envelope import decode
 from tests.apps.rabbit import QUEUES, make_app
+from tests.conformance.kits import owner_of
 from tests.helpers import wait_until
 from tests.workers import Worker
 
@@ -179,3 +181,23 @@ def test_a_quorum_queue_serves_work_and_stock_producers_delay_in_the_broker(lab)
         assert lab.send(lab.ours, "fail_once", "again", queue="quorum").get(timeout=20)
         assert delayed.get(timeout=20)["key"] == "delayed"
         assert time.time() - started >= 1.9
+
+
+def test_the_short_way_of_sending_makes_the_same_message(lab):
+    def resize(photo, width=100):
+        """Never runs."""
+
+    task = lab.ours.task(resize, name="resize", ignore_result=True)
+    sent = [
+        task.delay("ünï %s", width=3),
+        task.delay("ünï %s", width=3),
+        task.apply_async(("ünï %s",), {"width": 3}, headers={}),
+    ]
+    owner = owner_of(lab.broker, ["celery"])
+    short, again, long = (decode(delivery.raw) for delivery in lab.broker.lease(owner, ["celery"], 3))
+    assert [each["headers"]["id"] for each in (short, again, long)] == [result.id for result in sent]
+    for envelope in (short, again, long):
+        task_id = envelope["headers"].pop("id")
+        assert envelope["headers"].pop("root_id") == envelope["properties"].pop("correlation_id") == task_id
+        assert time.time() - envelope["headers"].pop("celeriac-sent") < 60
+    assert short == again == long

@@ -72,7 +72,7 @@ def test_a_node_that_was_paused_beyond_its_lease_is_fenced_off(stage):
         assert len(stage.effects.of("started", "k")) == 2
         assert result.get(timeout=1) == "k"
         assert stage.dead() == []
-        assert stage.is_drained()
+        stage.wait_until_drained()
 
 
 def test_a_node_that_was_paused_beyond_its_lease_alone_keeps_its_work(stage):

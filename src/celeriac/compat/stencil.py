@@ -15,11 +15,12 @@ from typing import Any
 
 from celeriac.compat.collect import Collector, collecting
 from celeriac.compat.envelope import encode_json
+from celeriac.compat.parcel import is_parcel
+from celeriac.compat.parcel_stencil import EMBED, ParcelStencil
 from celeriac.message import SENT_HEADER, Message
 
 MARKS = {"id": "@@celeriac-id@@", "args": "@@celeriac-args@@", "kwargs": "@@celeriac-kwargs@@"}
 encode_text = json.encoder.encode_basestring_ascii
-EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
 class Ids:
@@ -91,7 +92,7 @@ _HOLES = (
 )
 
 
-def cut(app: Any, task: Any) -> Stencil | None:
+def cut(app: Any, task: Any) -> Stencil | ParcelStencil | None:
     """A task's stencil; ``None`` when its messages vary in more than the usual ways."""
     with collecting(Collector(only=True)) as collector:
         app.send_task(
@@ -101,6 +102,7 @@ def cut(app: Any, task: Any) -> Stencil | None:
     if len(collector.publish) != 1 or collector.publish[0].due is not None:
         return None
     try:
-        return Stencil(collector.publish[0])
+        message = collector.publish[0]
+        return ParcelStencil(message, MARKS) if is_parcel(message.raw) else Stencil(message)
     except ValueError:
         return None

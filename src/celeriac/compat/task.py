@@ -15,6 +15,7 @@ from vine import promise
 from celeriac.compat import connect, context, declaring, sending
 from celeriac.compat.asending import asend
 from celeriac.compat.long_work.work import Cursor, current_work, progress_of
+from celeriac.compat.parcel_stencil import ParcelStencil
 from celeriac.compat.patterns.payload import payload_of
 from celeriac.compat.saferepr import quick_repr
 from celeriac.compat.snapshot import snapshot
@@ -77,7 +78,7 @@ class Task(celery.Task):
     """A task that is sent the short way when it is called with nothing but arguments."""
 
     abstract = True
-    _stencils: tuple[Any, int, Stencil | None] | None = None
+    _stencils: tuple[Any, int, Stencil | ParcelStencil | None] | None = None
     """The settings that it was made under, the process that it was made in (by the forks before it), and the stencil."""
 
     def apply_async(
@@ -128,13 +129,13 @@ class Task(celery.Task):
         sending.deliver_plainly(app, message, current)
         return app.AsyncResult(task_id)
 
-    def _stencil(self, app: Any, current: Any) -> Stencil | None:
+    def _stencil(self, app: Any, current: Any) -> Stencil | ParcelStencil | None:
         """The stencil under these settings: made at the first call, and anew when settings change."""
         found = type(self).__dict__.get("_stencils")
         if found is None or found[0] is not current or found[1] != _process.forks:
             usable = self._is_plain(current) and connect.scheme_of(connect.result_url(app) or "") != "rpc"
             type(self)._stencils = found = (current, _process.forks, cut(app, self) if usable else None)
-        stencil: Stencil | None = found[2]
+        stencil: Stencil | ParcelStencil | None = found[2]
         return stencil
 
     def _is_plain(self, current: Any) -> bool:

@@ -69,8 +69,8 @@ class RabbitBroker(Broker):
         self._watching = Connection(options, "waits")
         self._topology = Topology(self._publishing, specs)
         self._delays = Delays(self._topology, self._publishing)
-        self._dead = DeadLetters(self._publishing, options.dead_limit)
-        self._owners = Owners(self._publishing)
+        self._dead = DeadLetters(options, self._publishing)
+        self._owners = Owners(options, self._publishing)
         self._publisher = Publisher(self._publishing, self._topology, self._delays, self._dead)
         self._suspects = Suspects(self._owners)
         self._leases = Leases()
@@ -86,7 +86,8 @@ class RabbitBroker(Broker):
     @property
     def round_trips(self) -> int:  # type: ignore[override]
         """See :class:`Broker`."""
-        return self._consuming.round_trips + self._publishing.round_trips + self._watching.round_trips
+        connections = (self._consuming, self._publishing, self._watching, self._owners)
+        return sum(each.round_trips for each in connections)
 
     # -- sending ---------------------------------------------------------------------------------------------------
 

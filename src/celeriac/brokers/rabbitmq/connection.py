@@ -131,6 +131,15 @@ class Connection:
             self._closed = True
             self._drop()
 
+    def abandon(self) -> None:
+        """End the connection without waiting for the server's farewell."""
+        with self.lock:
+            if self._sock is not None:
+                with contextlib.suppress(StoreError):
+                    self._send(frame.marshal(commands.Connection.Close(200, "", 0, 0), 0))
+            self._closed = True
+            self._drop()
+
     def _drop(self) -> None:
         sock, self._sock = self._sock, None
         self._channel_open = False

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from celeriac.broker import DeadMessage
 from celeriac.brokers.rabbitmq import properties, wire
 from celeriac.brokers.rabbitmq.connection import WORK, ChannelClosed, Connection
 from celeriac.brokers.rabbitmq.methods import bind_queue, declare_exchange, declare_lock, declare_queue, delete_queue
+from celeriac.brokers.rabbitmq.options import RabbitOptions
 from celeriac.brokers.rabbitmq.wire import Entry
 from celeriac.errors import StoreUnavailable
 from celeriac.message import Delivery
@@ -23,6 +25,9 @@ from celeriac.outcome import DeadLetter
 
 EXCHANGE = QUEUE = "celeriac.dead"
 LOCK = "celeriac.dead.lock"
+LOCK_SECONDS = 10.0
+"""Heartbeat of a connection that has taken the dead letters: if its process is paused, they come back after about twice as long."""
+
 CONTENT_TYPE = "application/x-celeriac-parcel"
 _PREFIX = "celeriac-dead-"
 
@@ -68,9 +73,11 @@ class Letter:
 class DeadLetters:
     """The queue of dead letters."""
 
-    def __init__(self, connection: Connection, limit: int) -> None:
-        self._connection = connection
-        self._limit = limit
+    def __init__(self, options: RabbitOptions, publishing: Connection) -> None:
+        self._connection = publishing
+        self._looking = Connection(replace(options, heartbeat=LOCK_SECONDS), "looks at dead letters")
+        self._looking.beats = True
+        self._limit = options.dead_limit
         self._declared_at = -1.0
 
     def need(self) -> None:
@@ -100,24 +107,23 @@ class DeadLetters:
     @contextmanager
     def taken(self) -> Iterator[list[Letter]]:
         """Have all letters to oneself, oldest first.  What is not acknowledged goes back to where it was."""
-        connection = self._connection
+        connection = self._looking
         with connection.lock:
-            self.need()
-            self._acquire()
-            letters: list[Letter] = []
             try:
+                self.need()
+                self._acquire()
                 letters = [Letter(got) for got in connection.get(QUEUE.encode(), self._limit)]
                 yield letters
+                connection.send(wire.requeue_frame(WORK, letter.tag, multiple=False) for letter in letters)
+                connection.call(delete_queue(LOCK))
             finally:
-                with suppress(StoreUnavailable, ChannelClosed):
-                    connection.send(wire.requeue_frame(WORK, letter.tag, multiple=False) for letter in letters)
-                    connection.call(delete_queue(LOCK))
+                connection.abandon()  # with which the server frees whatever is left
 
     def _acquire(self) -> None:
-        deadline = time.monotonic() + self._connection.options.answer_timeout
+        deadline = time.monotonic() + max(self._looking.options.answer_timeout, 4 * LOCK_SECONDS)
         while True:
             try:
-                self._connection.call(declare_lock(LOCK))
+                self._looking.call(declare_lock(LOCK))
             except ChannelClosed as error:
                 if error.code != 405:
                     raise
@@ -145,5 +151,5 @@ class DeadLetters:
         with self.taken() as letters:
             chosen = [letter for letter in letters if letter.id in wanted]
             yield chosen
-            self._connection.send(wire.ack_frame(WORK, letter.tag, multiple=False) for letter in chosen)
+            self._looking.send(wire.ack_frame(WORK, letter.tag, multiple=False) for letter in chosen)
             letters[:] = [letter for letter in letters if letter.id not in wanted]

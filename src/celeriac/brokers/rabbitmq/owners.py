@@ -19,7 +19,8 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from celeriac.brokers.rabbitmq import notes, properties, wire
@@ -32,6 +33,7 @@ from celeriac.brokers.rabbitmq.methods import (
     delete_queue,
     unbind_queue,
 )
+from celeriac.brokers.rabbitmq.options import RabbitOptions
 from celeriac.brokers.rabbitmq.wire import Entry
 from celeriac.errors import StoreUnavailable
 from celeriac.message import Delivery
@@ -50,6 +52,10 @@ ABANDONED_SECONDS = 7 * 86_400
 RESCUE_CUT_SHORT_AFTER = 10.0
 """Seconds after which the messages of a condemned owner are anybody's to rescue.  Until then they are left to whoever
 condemned it, who may know which of them had started."""
+
+LOCK_SECONDS = 2.0
+"""Heartbeat of a connection that has the lock: a holder that fell silent loses it after about twice as long.  Less would take it
+from one that is only slow."""
 
 TRANSIENT = properties.encode({"delivery_mode": 1})
 PERSISTENT = properties.encode({"delivery_mode": 2})
@@ -80,11 +86,22 @@ def beat_entry(owner: str, ttl: float) -> Entry:
 
 
 class Owners:
-    """Reads and writes what the stores keep about owners.  Uses the connection that publishes."""
+    """Reads and writes what the server keeps about owners.
 
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
+    Each turn with the lock has a connection of its own, which the server gives up soon: a process that is paused or cut off with the
+    lock in its hands must not stop the others.
+    """
+
+    def __init__(self, options: RabbitOptions, publishing: Connection) -> None:
+        self._connection = Connection(replace(options, heartbeat=LOCK_SECONDS), "looks at owners")
+        self._connection.beats = True
+        self._publishing = publishing
         self._declared_at = -1.0
+
+    @property
+    def round_trips(self) -> int:
+        """Of the turns with the lock."""
+        return self._connection.round_trips
 
     # -- one at a time ---------------------------------------------------------------------------------------------
 
@@ -96,9 +113,9 @@ class Owners:
         """
         connection = self._connection
         with connection.lock:
-            self._declare()
-            self._acquire()
             try:
+                self._declare()
+                self._acquire()
                 taken = connection.get(REGISTRY.encode(), 100)
                 registry: Registry = {}
                 for got in taken:
@@ -106,12 +123,12 @@ class Owners:
                 before = json.dumps(registry)
                 yield registry
                 self._write_back(taken, before, registry)
+                connection.call(delete_queue(LOCK))
             finally:
-                with suppress(StoreUnavailable, ChannelClosed):
-                    connection.call(delete_queue(LOCK))
+                connection.abandon()  # with which the server frees whatever is left
 
     def _acquire(self) -> None:
-        deadline = time.monotonic() + self._connection.options.answer_timeout
+        deadline = time.monotonic() + max(self._connection.options.answer_timeout, 4 * LOCK_SECONDS)
         pause = 0.002
         while True:
             try:
@@ -136,13 +153,14 @@ class Owners:
             connection.send([wire.requeue_frame(WORK, taken[0].tag, multiple=False)])
 
     def _declare(self) -> None:
-        self._connection.ensure()
-        if self._declared_at != self._connection.connected_at:
+        """Once for each connection that publishes: with a new one it may be another server."""
+        self._publishing.ensure()
+        if self._declared_at != self._publishing.connected_at:
             lasting = {"x-message-ttl": SETTLED_SECONDS * 1000, "x-max-length": SETTLED_BATCHES}
-            self._connection.call(
+            self._publishing.call(
                 declare_exchange(EXCHANGE, "direct"), declare_queue(REGISTRY), declare_queue(SETTLED, lasting)
             )
-            self._declared_at = self._connection.connected_at
+            self._declared_at = self._publishing.connected_at
 
     # -- owners ----------------------------------------------------------------------------------------------------
 
@@ -251,9 +269,8 @@ class Owners:
 
     def remember_settled(self, raws: Sequence[bytes]) -> None:
         """Remember messages that are settled although they may come back."""
-        self._connection.ensure()
         self._declare()
-        self._connection.publish(settled_entries(raws))
+        self._publishing.publish(settled_entries(raws))
 
     def look_up(self, raws: Sequence[bytes]) -> tuple[set[bytes], set[bytes]]:
         """Which of these messages are in an owner's note, and which were settled by others; by their :func:`key_of`."""

@@ -21,8 +21,8 @@ import struct
 from typing import NamedTuple
 
 from celeriac.brokers.rabbitmq import properties
-from celeriac.errors import StoreError
-from celeriac.message import COPY_HEADER
+from celeriac.errors import ConfigurationError
+from celeriac.message import COPY_HEADER, DELAY_HEADERS
 
 MAGIC = 0xA1
 REDELIVERED = 1
@@ -112,6 +112,21 @@ def content(raw: bytes, priority: int = 0) -> tuple[bytes, bytes]:
 
 def _plain_properties(priority: int) -> bytes:
     return properties.encode({"delivery_mode": 2, "type": PLAIN_TYPE, "priority": priority})
+
+
+DEATH_MARK = b"x-death"
+
+
+def without_deaths(found: bytes) -> bytes:
+    """Properties without the trace of an earlier delay, which the server would take for a cycle: it drops, without a word to
+    anybody, a message that expires a second time on its way into the same queue.
+    """
+    if DEATH_MARK not in found:
+        return found
+    known = properties.decode(found)
+    headers = known.get("headers", {})
+    known["headers"] = {name: value for name, value in headers.items() if name not in DELAY_HEADERS}
+    return properties.encode(known)
 
 
 def same_message(one: bytes, other: bytes) -> bool:
@@ -206,6 +221,9 @@ def parse_get_ok(payload: bytes) -> tuple[int, bool, int, bytes]:
     return tag, bool(redelivered), left, payload[13:at]
 
 
+NOT_AMQP = "What the server sends is not AMQP 0-9-1; is it the port of another protocol?"
+
+
 class FrameReader:
     """Cuts a stream of bytes into frames."""
 
@@ -222,16 +240,18 @@ class FrameReader:
         """The next whole frame: kind, channel and payload.
 
         Raises:
-            StoreError: the bytes are no AMQP.
+            ConfigurationError: the bytes are no AMQP.
         """
         at, buffer = self._at, self._buffer
         if len(buffer) < at + 8:
             return None
         kind, channel, size = _FRAME.unpack_from(buffer, at)
         end = at + 7 + size
+        if kind > HEARTBEAT:
+            raise ConfigurationError(NOT_AMQP)
         if len(buffer) <= end:
             return None
         if buffer[end] != END:
-            raise StoreError("What the server sends is not AMQP 0-9-1; is it the port of another protocol?")
+            raise ConfigurationError(NOT_AMQP)
         self._at = end + 1
         return kind, channel, buffer[at + 7 : end]

@@ -1,0 +1,107 @@
+"""Frames, properties and header tables: what goes in comes out, and other AMQP libraries read and write the same."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import datetime, timezone
+from decimal import Decimal
+
+import pytest
+from amqp.basic_message import Message as PyAmqpMessage
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp import commands
+
+from celeriac.brokers.rabbitmq import notes, properties, wire
+from celeriac.compat import parcel
+from celeriac.errors import ConfigurationError
+from celeriac.message import Delivery
+
+names = st.text(max_size=60).filter(lambda text: len(text.encode()) <= 255)
+plain = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=40)
+values = st.recursive(plain, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=4))
+tables = st.dictionaries(names, values, max_size=8)
+
+
+@given(tables, st.integers(0, 255), names)
+def test_properties_come_back_as_they_were(headers, priority, correlation_id):
+    given_ones = {"headers": headers, "priority": priority, "correlation_id": correlation_id, "delivery_mode": 2}
+    assert properties.decode(properties.encode(given_ones)) == given_ones
+
+
+@given(st.dictionaries(names.filter(bool), plain, max_size=8))
+def test_py_amqp_reads_what_we_write(headers):
+    """Stock Celery's library."""
+    raw = properties.encode({"content_type": "application/json", "headers": headers, "delivery_mode": 2, "priority": 3})
+    message = PyAmqpMessage()
+    frame = b"\x00\x3c\x00\x00" + bytes(8) + raw
+    message._load_properties(60, frame, 12)  # noqa: SLF001 - as its connection does
+    assert message.properties["application_headers"] == headers
+    assert (message.properties["content_type"], message.properties["priority"]) == ("application/json", 3)
+
+
+def test_we_read_what_other_libraries_write():
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
+    headers = {
+        "text": "ü", "none": None, "yes": True, "small": 1, "large": 2**40, "float": 1.5, "list": [1, None, "x"],
+        "table": {"inner": {"deep": 1}}, "moment": moment, "decimal": Decimal("1.5"), "bytes": bytearray(b"\xff"),
+    }  # fmt: skip
+    other = commands.Basic.Properties(headers=headers, timestamp=moment, message_id="m", priority=9).marshal()
+    found = properties.decode(other)
+    assert found["headers"] == {**headers, "bytes": b"\xff"}
+    assert (found["message_id"], found["priority"], found["timestamp"]) == ("m", 9, int(moment.timestamp()))
+
+
+@given(st.binary(max_size=60))
+def test_no_bytes_are_a_surprise(raw):
+    for decode in (properties.decode, parcel.decode, lambda data: parcel.decode(b"\xa1" + data)):
+        with suppress(ValueError):
+            decode(raw)
+
+
+@pytest.mark.parametrize("value", [object(), {1, 2}, 2**70])
+def test_what_amqp_cannot_carry_is_refused(value):
+    with pytest.raises((TypeError, ValueError)):
+        properties.encode({"headers": {"bad": value}})
+
+
+@given(st.lists(st.binary(max_size=300), max_size=6), st.integers(1, 50))
+def test_frames_are_cut_wherever_the_stream_is(bodies, step):
+    sent = [wire.Entry(b"x", b"key", properties.encode({"priority": 1}), body) for body in bodies]
+    stream = b"".join(part for entry in sent for part in wire.publish_frames(7, entry, 128))
+    reader, seen = wire.FrameReader(), []
+    for at in range(0, len(stream), step):
+        reader.feed(stream[at : at + step])
+        while (got := reader.next()) is not None:
+            seen.append(got)
+    assert {channel for _, channel, _ in seen} <= {7}
+    assert b"".join(payload for kind, _, payload in seen if kind == wire.BODY) == b"".join(bodies)
+    assert sum(kind == wire.HEADER for kind, _, _ in seen) == len(bodies)
+
+
+def test_another_protocol_is_recognised():
+    reader = wire.FrameReader()
+    reader.feed(b"HTTP/1.1 400 Bad Request\r\n\r\n" * 30)
+    with pytest.raises(ConfigurationError, match="not AMQP"):
+        reader.next()
+
+
+@given(st.lists(st.tuples(st.integers(1, 2**40), names, st.binary(max_size=50)), max_size=5))
+def test_notes_come_back_as_they_were(leases):
+    deliveries = [Delivery(*lease) for lease in leases]
+    assert notes.decode_note(notes.encode(deliveries)) == deliveries
+
+
+def test_a_message_is_known_again_whatever_a_quorum_queue_adds():
+    def packed(headers, *, again=False):
+        return wire.pack(
+            b"", b"q", properties.encode({"headers": headers, "delivery_mode": 2}), b"body", redelivered=again
+        )
+
+    first = packed({"task": "t", "id": "1"})
+    assert notes.quick_identity(packed({"task": "t", "id": "1"}, again=True)) == notes.quick_identity(first)
+    counted = packed({"x-delivery-count": 1, "id": "1", "task": "t"}, again=True)
+    assert notes.is_counted(counted)
+    assert notes.full_identity(counted) == notes.full_identity(first)
+    assert notes.full_identity(packed({"task": "t", "id": "2"})) != notes.full_identity(first)
+    assert not wire.same_message(wire.as_copy(first), first)
