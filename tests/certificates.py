@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import ipaddress
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 DAY = dt.timedelta(days=1)
+
+_numbers = itertools.count(1)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,8 @@ class Authority:
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .sign(self._key, hashes.SHA256())
         )
+        # Never the same names twice: some servers read their files again, and some keep half of what they have read.
+        file = f"{file}-{next(_numbers)}"
         pair = Pair(self._directory / f"{file}.pem", self._directory / f"{file}.key")
         pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         pair.key.write_bytes(
