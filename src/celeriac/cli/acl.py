@@ -18,7 +18,9 @@ from celeriac.compat.access import KINDS, roles
 @click.option("--queues", "-Q", "queues", multiple=True, metavar="NAMES", help="Only these (a list with commas).")
 @click.option("--user-prefix", default="celeriac-", show_default=True, help="What the users' names begin with.")
 @click.option(
-    "--control", is_flag=True, help="Let monitors send control commands (Flower, inspect): they can then stop workers, too."
+    "--control",
+    is_flag=True,
+    help="Let monitors send control commands (Flower, inspect): they can then stop workers, too.",
 )
 @click.option(
     "--redis-6", "redis_6", is_flag=True, help="For Redis 6.2, which has no selectors (and so less to hold back)."
