@@ -6,10 +6,10 @@ ARGS ?=
 TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format bench
+.PHONY: help install demo test test-exotic check format bench
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
 
 install: $(INSTALLED) ## Make .venv with the project in it, and what its tests and its demo need
 	@echo "Ready: $(BIN)/celeriac --help"
@@ -22,6 +22,9 @@ demo: $(INSTALLED) ## Run the reference system: an API, two worker pools, a mail
 
 test: $(INSTALLED) ## Run the tests against real servers
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope $(ARGS)
+
+test-exotic: $(INSTALLED) ## Run the tests on a real Kafka and Cassandra (takes java and mvn)
+	@scripts/test-exotic.sh $(ARGS)
 
 check: $(INSTALLED) ## Lint, formatting, strict types, import rules
 	$(BIN)/python -m ruff check .

@@ -24,7 +24,12 @@ class Case(NamedTuple):
 
 ALWAYS_REPEATED = frozenset({"drain"})
 NEVER_REPEATED = frozenset({"queued", "scheduled"})
-PRINCIPALS = frozenset({"celeriac", "celeriac-sqlite", "celery", "limit", "celeriac-rabbitmq", "celery-rabbitmq"})
+PRINCIPALS = frozenset(
+    {
+        *("celeriac", "celeriac-sqlite", "celeriac-rabbitmq", "celeriac-postgres", "celeriac-results"),
+        *("celery", "celery-rabbitmq", "limit"),
+    }
+)
 """Systems that the goals speak of."""
 
 

@@ -54,6 +54,15 @@ def against_fastest_peer(outcome: Outcome) -> float | None:
     return quotient(value(outcome, Case("drain", "celeriac"), "rate"), fastest)
 
 
+def postgres_against_peers(outcome: Outcome) -> float | None:
+    """With results, to the faster of two that keep none."""
+    rates = [value(outcome, Case("drain", name), "rate") for name in ("procrastinate", "pgqueuer")]
+    if None in rates:
+        return None
+    own_rate = value(outcome, Case("drain", "celeriac-postgres", results=True), "rate")
+    return quotient(own_rate, max(rate or 0.0 for rate in rates))
+
+
 def batch_against_delay(outcome: Outcome) -> float | None:
     return quotient(value(outcome, Case("send", "celeriac"), "many"), value(outcome, Case("send", "celery"), "each"))
 
@@ -91,6 +100,13 @@ GOALS = (
         1,
         "times",
         against("celery", "send", "each", own="celeriac-sqlite"),
+    ),
+    Goal("PostgreSQL, results on, to the faster of Procrastinate and PgQueuer", 3, "times", postgres_against_peers),
+    Goal(
+        "PostgreSQL results behind Redis, to Celery's db+postgresql",
+        10,
+        "times",
+        against("celery-database", "drain", "rate", results=True, own="celeriac-results"),
     ),
     Goal(
         "RabbitMQ, drain, to Celery on RabbitMQ",

@@ -45,11 +45,12 @@ class Pattern(NamedTuple):
 
     title: str
     options: Mapping[str, Any] = {}
-    queue: str = "celery"
     args: Callable[[int], tuple[Any, ...]] = lambda n: (n,)
     plain_args: Callable[[int], tuple[Any, ...]] = lambda n: (n,)
     """The same for a task without the pattern."""
     annotation: Any = int
+    leased: bool = False
+    """Whether its part is in leasing: then leasing and settling are measured, too."""
     runs: bool = True
     """Whether running can be measured by itself: not where it settles what sending has claimed."""
 
@@ -65,7 +66,10 @@ PATTERNS: Mapping[str, Pattern] = {
     "idempotency": Pattern("An idempotency key", {"idempotency_key": "bench:{value}"}),
     "unique": Pattern("A unique task", {"unique": "until_started"}, runs=False),
     "circuit-breaker": Pattern("A circuit breaker", {"circuit_breaker": "bench"}),
-    "bounded-queue": Pattern("A bounded queue", queue="bounded", runs=False),
+    "limits": Pattern(
+        "A rate for the whole cluster", {"limits": celeriac.Limit("1000000/s", burst=1_000_000)}, leased=True
+    ),
+    "bounded-queue": Pattern("A bounded queue", {"queue": "bounded"}, runs=False),
 }
 """One for each pattern that costs something when nothing goes wrong."""
 
@@ -91,10 +95,9 @@ class Bench:
     def send(self, task: Any, pattern: Pattern, count: int) -> tuple[float, float]:
         """Microseconds and round trips for each."""
         sent = [pattern.args(next(self._numbers)) for _ in range(count)]
-        options = {"queue": pattern.queue} if pattern.queue != "celery" else {}
         before, began = self._round_trips(), time.perf_counter()
         for args in sent:
-            task.apply_async(args, **options)
+            task.apply_async(args)
         took = time.perf_counter() - began
         return took / count * 1e6, (self._round_trips() - before) / count
 
@@ -113,6 +116,36 @@ class Bench:
         took = time.perf_counter() - began
         return took / count * 1e6, (self._round_trips() - before) / count
 
+    def work(self, task: Any, pattern: Pattern, count: int) -> tuple[float, float]:
+        """Microseconds and round trips for each message that is leased, let in, run and settled, as a slot does it."""
+        owner, broker = f"bench:{next(self._numbers)}", connect.open_broker(self.app)
+        broker.register(owner, ["celery"], 60)
+        gate = self.runner.gate(owner, broker, sequential=True)
+        assert gate is not None
+        with self.app.batch():
+            for _ in range(count):
+                task.apply_async(pattern.args(next(self._numbers)))
+        store = connect.passing_key_values(self.app)
+        before, began = broker.round_trips + store.round_trips, time.perf_counter()
+        outcomes: list[Outcome] = []
+        done = 0
+        while done < count:
+            _, leased = broker.turn(owner, outcomes, ["celery"], 100)
+            outcomes = []
+            for delivery, permit in [*((each, None) for each in leased), *gate.lease(["celery"], 100)]:
+                job = self.runner.prepare(delivery, permit)
+                if not isinstance(job, Outcome):
+                    job, done = self.runner.run(job), done + 1
+                outcomes.append(job)
+                if permit is not None:
+                    permit.end()
+        broker.settle(owner, outcomes)
+        took = time.perf_counter() - began
+        trips = broker.round_trips + store.round_trips - before
+        broker.unregister(owner)
+        broker.close()
+        return took / count * 1e6, trips / count
+
     def _delivery(self, raw: bytes) -> Delivery:
         self._tag += 1
         return Delivery(self._tag, "celery", raw)
@@ -129,7 +162,8 @@ def measure(name: str, url: str, count: int) -> dict[str, float]:
     tasks = bench.declare(name, pattern), bench.declare(PLAIN, plain)
     bench.runner.on_slot_start(0)
     figures: dict[str, float] = {}
-    for kind, act in (("send", bench.send), ("run", bench.run)) if pattern.runs else (("send", bench.send),):
+    run = bench.work if pattern.leased else bench.run
+    for kind, act in (("send", bench.send), ("run", run)) if pattern.runs else (("send", bench.send),):
         turns = [(act(tasks[0], pattern, count), act(tasks[1], plain, count)) for _ in range(TURNS)][1:]
         figures[f"{kind}_us"] = statistics.median(own[0] - other[0] for own, other in turns)
         figures[f"{kind}_round_trips"] = statistics.median(own[1] - other[1] for own, other in turns)

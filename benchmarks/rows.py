@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from benchmarks.cases import Case
 from benchmarks.patterns import PATTERNS
-from benchmarks.systems import SYSTEMS
+from benchmarks.systems import ON_POSTGRES, RESULTS_IN_POSTGRES, SYSTEMS
 
 
 class Choice(NamedTuple):
@@ -21,7 +21,9 @@ class Choice(NamedTuple):
 
 CELERY = ("celeriac", "celery")
 CELERY_BOTH = (*CELERY, "celery-threads")
-ON_REDIS = tuple(name for name, system in SYSTEMS.items() if system.on_redis)
+ON_REDIS = tuple(
+    name for name, system in SYSTEMS.items() if system.on_redis and type(system) not in RESULTS_IN_POSTGRES
+)
 REAL = tuple(name for name in ON_REDIS if name != "limit")
 
 
@@ -49,6 +51,16 @@ def _sqlite(choice: Choice) -> Iterable[Case]:
     return [*drains, *(Case(measure, name) for measure in ("send", "steady") for name in names)]
 
 
+def _postgres(_: Choice) -> Iterable[Case]:
+    """Celeriac with results; the others keep none."""
+    drains = [Case("drain", kind.name, kind.name == "celeriac-postgres") for kind in ON_POSTGRES]
+    return [*drains, *(Case("send", kind.name) for kind in ON_POSTGRES)]
+
+
+def _postgres_results(_: Choice) -> Iterable[Case]:
+    return [Case("drain", kind.name, results=True) for kind in RESULTS_IN_POSTGRES]
+
+
 def _rabbitmq(_: Choice) -> Iterable[Case]:
     """Celeriac and Celery, both on RabbitMQ."""
     names = ("celeriac-rabbitmq", "celery-rabbitmq")
@@ -65,6 +77,8 @@ ROWS: Mapping[str, Callable[[Choice], Iterable[Case]]] = {
     "scheduled": _plain("scheduled", CELERY),
     "idle": _plain("idle", (*REAL, "celeriac-sqlite")),
     "sqlite": _sqlite,
+    "postgres": _postgres,
+    "postgres-results": _postgres_results,
     "rabbitmq": _rabbitmq,
     "patterns": lambda _: [Case(f"pattern {name}", "celeriac", results=True) for name in PATTERNS],
 }

@@ -172,7 +172,15 @@ def test_a_monitor_that_may_control_asks_workers(guarded, working):
         for statement in statements("redis", guarded.url, guarded.url, "--control", "--user-prefix", "flower-"):
             admin.execute_command(*statement.split())
     url = url_of(guarded, "monitor").replace("celeriac-", "flower-")
-    assert app_for(url, url).control.inspect(timeout=3).ping() == {"one@test": {"ok": "pong"}}
+    inspect = app_for(url, url).control.inspect(timeout=2)
+    answer = wait_until(
+        inspect.ping, 30, lambda: str([denied(entry) for entry in guarded.client(password="admin").acl_log()])
+    )
+    assert answer == {"one@test": {"ok": "pong"}}
+
+
+def denied(entry):
+    return [str(entry[field]) for field in ("username", "reason", "context", "object")]
 
 
 def captured(receiver):

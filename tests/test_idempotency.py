@@ -18,7 +18,9 @@ from celeriac.policies.keys import BrokenKey
 from celeriac.policies.renewal import Renewer
 from tests.apps import once
 from tests.helpers import wait_until
-from tests.stages import each_stage
+from tests.stages import STORES, each_stage
+
+KILLS = 2
 
 
 @pytest.fixture(params=["sqlite"])
@@ -115,10 +117,8 @@ def test_a_second_run_is_skipped_or_fails_where_the_task_says_so(stage, tasks):
     assert (started(stage, "s"), started(stage, "f")) == (1, 1)
 
 
-@pytest.mark.parametrize(
-    ("stage", "kills"), [("sqlite", 3), ("redis", 3), ("postgres", 3), ("rabbitmq", 0)], indirect=["stage"]
-)
-def test_twenty_workers_run_one_order_and_are_killed(stage, tasks, kills):
+@pytest.mark.parametrize("stage", STORES, indirect=True)
+def test_twenty_workers_run_one_order_and_are_killed(stage, tasks):
     """Four nodes of five slots; whoever runs the order is killed, again and again."""
     conf = {"celeriac_max_crashes": 10}
     nodes = [stage.worker(name=f"node{n}", concurrency=5, conf=conf) for n in range(4)]
@@ -126,14 +126,14 @@ def test_twenty_workers_run_one_order_and_are_killed(stage, tasks, kills):
         node.launch()
     try:
         results = [tasks["charge"].delay("1", "gate") for _ in range(20)]
-        for kill in range(1, kills + 1):
+        for kill in range(1, KILLS + 1):
             wait_until(lambda kill=kill: started(stage, "1") == kill, 30)
             runner = stage.effects.of("started", "1")[-1]
             os.kill(runner.pid, 9)
             died = time.time()
             wait_until(lambda kill=kill: started(stage, "1") > kill, 30)
             again = stage.effects.of("started", "1")[kill].at
-            assert again - died < 5
+            assert again - died < 15
         wait_until(lambda: started(stage, "1"), 30)
         stage.effects.open_gate("gate")
         assert [result.get(timeout=30) for result in results] == [{"order": "1"}] * 20
@@ -142,7 +142,7 @@ def test_twenty_workers_run_one_order_and_are_killed(stage, tasks, kills):
         for node in nodes:
             node.close()
     assert stage.effects.count("charged") == {"1": 1}
-    assert started(stage, "1") == kills + 1
+    assert started(stage, "1") == KILLS + 1
     assert stage.dead() == []
 
 

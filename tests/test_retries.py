@@ -23,7 +23,7 @@ from celeriac.compat.patterns.retries import rules_of
 from celeriac.errors import ConfigurationError
 from celeriac.policies.retries import parse_retry_after, retry_after, rule_for, schedule
 from tests.helpers import wait_until
-from tests.stages import lasting_stage
+from tests.stages import STORES, lasting_stage
 
 seconds = st.floats(0, 1e6)
 jitters = st.one_of(st.sampled_from(["none", "full", "equal"]), st.floats(0, 100))
@@ -285,7 +285,7 @@ def test_an_unknown_task_is_answered_with_a_guess(app, printed):
 # -- at run time -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=("sqlite", "redis", "postgres"))
+@pytest.fixture(scope="module", params=STORES)
 def stage(request, tmp_path_factory):
     for stage in lasting_stage(request, tmp_path_factory.mktemp("retries"), "tests.apps.typed", 952):
         with stage.worker(pool="threads", concurrency=8):

@@ -17,7 +17,8 @@ import pytest
 
 from celeriac.backends.sqlite import SQLiteBackend
 from celeriac.brokers.sqlite import SQLiteBroker
-from celeriac.errors import ConfigurationError, SchemaError, StoreFull, StoreUnavailable
+from celeriac.errors import ConfigurationError, SchemaError, StoreError, StoreFull, StoreUnavailable
+from celeriac.outcome import DeadLetter, Outcome, State
 from tests.conformance.kits import QUEUE, done, messages, owner_of, places, raws, record
 
 
@@ -35,6 +36,21 @@ def script(text, *arguments):
     code = textwrap.dedent(text)
     command = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+# -- refused -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_value_that_no_store_can_hold_is_refused_for_good_and_not_waited_for(path):
+    with closing(SQLiteBroker(path)) as broker:
+        owner = owner_of(broker)
+        broker.publish(messages("a"))
+        (delivery,) = broker.lease(owner, [QUEUE], 1)
+        letter = DeadLetter("failed", "ValueError", task={"not": "a text"}, at=1.0)
+        with pytest.raises(StoreError, match="trying again would not help") as error:
+            broker.settle(owner, [Outcome(delivery, State.FAILED, dead=letter)])
+        assert not isinstance(error.value, StoreUnavailable)
+        assert [held.tag for held in broker.leased(owner)] == [delivery.tag]
 
 
 # -- locked ------------------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """One app per system, each with the same two functions: ``send_each`` and ``send_many``.
 
 They are imported by the system's own Python, by workers and by :mod:`benchmarks.produce`.  The environment says where:
-``BENCH_URL`` the Redis, ``BENCH_RESULTS`` ``on`` or ``off``, ``BENCH_LOG`` the file that task bodies write to.
+``BENCH_URL`` the server, ``BENCH_RESULT_URL`` that of the results if it is another, ``BENCH_RESULTS`` ``on`` or ``off``, ``BENCH_LOG`` the file that task bodies write to.
 """
 
 from __future__ import annotations
@@ -9,4 +9,5 @@ from __future__ import annotations
 import os
 
 URL = os.environ.get("BENCH_URL", "redis://127.0.0.1:6379/0")
+RESULT_URL = os.environ.get("BENCH_RESULT_URL", URL)
 RESULTS = os.environ.get("BENCH_RESULTS") == "on"

@@ -85,6 +85,9 @@ class Broker(ABC):
     url: str
     """Where it is, without password; for people to read."""
 
+    knows_owners: bool = True
+    """Whether :meth:`alive` can tell."""
+
     has_lanes: bool = False
     """Whether messages can be parked beside their queues: settling publishes to :attr:`~celeriac.message.Message.lane`, and
     :meth:`lanes` and :meth:`unpark` work."""

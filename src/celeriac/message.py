@@ -19,6 +19,12 @@ COPY_HEADER = "celeriac-copy"
 """Header that makes a message that is sent again different from the first, where a broker knows messages by their bytes."""
 
 
+DELAY_HEADERS = frozenset(
+    {"x-death", *(f"x-{which}-death-{what}" for which in ("first", "last") for what in ("exchange", "queue", "reason"))}
+)
+"""Headers that RabbitMQ gives to a message that has waited in a delay queue.  They are not sent again: by them it would take a
+message that waits there a second time for one that goes in a circle, and drop it."""
+
 ADMITTED_HEADER = "celeriac-admitted"
 """Header of a message that a rate limit has let in for the moment at which it is due."""
 

@@ -35,8 +35,7 @@ BROKER = merged(
     different("broker_connection_max_retries", "Celery's default (100) would end a worker in an outage of an hour and "
               "means here: go on trying. Any other number is honoured, as the time that so many tries take",
               "test_settings.py::test_how_long_an_outage_may_last"),
-    celery("broker_failover_strategy", "kombu's, for what goes through kombu (remote control, events). An engine has one "
-           "broker or a group that fails over by itself: several URLs are refused", REFUSED_TEST),
+    honoured("broker_failover_strategy", REFUSED_TEST, "on RabbitMQ; where each URL is another store, several are refused"),
     celery("broker_heartbeat broker_heartbeat_checkrate broker_login_method broker_native_delayed_delivery_queue_type",
            "AMQP only: see the RabbitMQ engine"),
     different("broker_pool_limit broker_pool_acquire_timeout", "sending keeps one connection per thread and needs no pool; "

@@ -18,15 +18,15 @@ def encode_record(backend: Any, task_id: str, result: Any, state: str, traceback
 
 
 def encode_part(backend: Any, request: Any, state: str, result: Any) -> ChordPart | None:
-    """A finished member of a chord; ``None`` when the task is in no group."""
-    group_id, task_id = request.group, request.id
-    if not group_id or not task_id:
+    """A finished member of a chord; ``None`` when the task is in no group, or says so in words that name none."""
+    group_id, task_id, index = request.group, request.id, getattr(request, "group_index", None)
+    if not group_id or not isinstance(group_id, str) or not task_id:
         return None
     payload = backend.encode([1, task_id, state, backend.encode_result(result, state)])
     return ChordPart(
         group_id,
         task_id,
-        getattr(request, "group_index", None),
+        index if type(index) is int else None,
         payload.encode() if isinstance(payload, str) else payload,
         callback_of(request.chord),
     )

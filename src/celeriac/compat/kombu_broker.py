@@ -38,6 +38,8 @@ logger = logging.getLogger("celeriac.engine")
 class KombuBroker(Broker):
     """Queues of a kombu transport.  One object serves one owner at most."""
 
+    knows_owners = False
+
     acknowledges_apart = True
 
     def __init__(self, app: Any, url: str) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from celeriac.broker import Broker
+from celeriac.compat import connect
 from celeriac.compat.envelope import priority_of
 from celeriac.compat.jobs import TaskJob
 from celeriac.compat.patterns.limits import Rule, limit_name, limits_of, make_rule
@@ -107,6 +108,23 @@ def queue_limits(app: Any) -> dict[str, tuple[Limit, ...]]:
     return found
 
 
+def check_limits(app: Any, broker: Broker) -> None:
+    """Look at the limits of an app whose worker starts.
+
+    Raises:
+        ConfigurationError: two contradict each other, or one cannot be kept on this broker.
+    """
+    declared = Limiting(app).declared
+    if declared:
+        connect.check_key_values(app)
+    for name, allowed in declared.items():
+        if allowed.concurrency is not None and not broker.knows_owners:
+            raise ConfigurationError(
+                f"The limit {name!r} has a concurrency, and the broker at {broker.url} cannot tell which workers are alive, so that "
+                "a permit of one that was killed would never come back. Use Redis, RabbitMQ, PostgreSQL or SQLite, or a rate"
+            )
+
+
 class Door:
     """Where a worker process sends limited messages to their lanes."""
 
@@ -143,4 +161,4 @@ def turned_away(job: TaskJob) -> Outcome | None:
         return None
     if permit.lane:
         return parked_in(job, permit.lane)
-    return parked(job, time.time() + permit.wait * random.uniform(1.0, 1.2))
+    return parked(job, time.time() + permit.wait)

@@ -28,6 +28,7 @@ from celeriac.compat.bootsteps import ConsumerSteps, WorkerSteps
 from celeriac.compat.control.services import RemoteServices
 from celeriac.compat.endpoint import ReportingEndpoint
 from celeriac.compat.exchanges import Exchanges
+from celeriac.compat.limiting import check_limits
 from celeriac.compat.native_delays import declare_native_delays
 from celeriac.compat.options import CELERY_POOLS, WorkerOptions, worker_options
 from celeriac.compat.patience import Patience, fails_at_once, longest_outage
@@ -173,6 +174,7 @@ class Worker:
         connect.check_worker(self.app, self.options.engine)
         broker = connect.open_broker(self.app)
         try:
+            check_limits(self.app, broker)
             broker.ping()
             declare_native_delays(self.app, broker)
             if self._purge:

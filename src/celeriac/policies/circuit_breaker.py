@@ -100,7 +100,7 @@ class Breaker:
             self._refuse("minimum belongs to rate, which is not given")
         if self.failures is None and self.rate is None:
             object.__setattr__(self, "failures", FAILURES)
-        if self.minimum is None:
+        if self.rate is not None and self.minimum is None:
             object.__setattr__(self, "minimum", MINIMUM)
         for name in ("failures", "minimum", "probes"):
             value = getattr(self, name)
@@ -273,10 +273,10 @@ def _counted(breaker: Breaker, state: State, now: float, tally: Tally) -> State:
     buckets.append(Bucket(last.start, last.failures + failures, last.total + failures + successes))
     state = replace(state, buckets=tuple(buckets), seen=now)
     failed, total = sum(bucket.failures for bucket in buckets), sum(bucket.total for bucket in buckets)
-    assert breaker.minimum is not None
+    least = breaker.minimum or 1
     if failures and breaker.failures is not None and failed >= breaker.failures:
         return opened(breaker, state, now, f"{failed} failures within {breaker.window:g} s: {reason}")
-    if failures and breaker.rate is not None and total >= breaker.minimum and failed >= breaker.rate * total:
+    if failures and breaker.rate is not None and total >= least and failed >= breaker.rate * total:
         return opened(breaker, state, now, f"{failed} of {total} runs failed within {breaker.window:g} s: {reason}")
     return state
 

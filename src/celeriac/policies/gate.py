@@ -29,9 +29,11 @@ from celeriac.keyvalue import ABSENT, Change, Entry, KeyValueStore
 from celeriac.message import Delivery
 from celeriac.policies.dealing import Deal, Dealing, Taker, state_name
 from celeriac.policies.lane import Claim, claims_of
+from celeriac.policies.limit import Allowance
 from celeriac.policies.limit_book import BOOK, SPACE, LimitBook
 from celeriac.policies.limit_state import (
     LimitState,
+    book,
     decode,
     free,
     grant_rate,
@@ -296,6 +298,8 @@ class Gate:
             others = [each for each in permit.together if each is not permit and not (each.started or each.ended)]
         wanted = [permit, *others]
         try:
+            if not permit.lane:
+                self._read_book()
             for claim in permit.claims:
                 wanted = self._renew_under(claim, wanted)
                 if not wanted:
@@ -308,9 +312,17 @@ class Gate:
             each.start_by = start_by
         return True
 
+    def _read_book(self) -> None:
+        """Notice changed limits, once in a while, where no looks at lanes do so."""
+        if time.monotonic() >= self._look_at:
+            self._look_in(LONGEST_WAIT)
+            self._book.load(self._store)
+
     def _renew_under(self, claim: Claim, permits: list[Permit]) -> list[Permit]:
         """Renew under one limit; return the permits that have a grant now, the first ones first."""
         allowed, name, first = self._book.allowed(claim.limit), state_name(claim), permits[0]
+        if allowed.rate and not first.lane:  # nobody can take several at a time, so there is nothing to spread
+            allowed = allowed._replace(burst=allowed.rate.count)
         olds = [old for each in permits if (old := each.granted_at.pop(name, None)) is not None]
         answer: list[float] = []
 
@@ -324,12 +336,8 @@ class Gate:
                     first.blocked_by, first.wait = dict(state.held), random.uniform(*REFUSED_SECONDS)
                     return state
                 state = take_hold(state, allowed, self._owner, first.hold.name, claim.weight)
-            for _ in permits:
-                first.wait = wait_for_rate(state, allowed, claim.weight, now)
-                if first.wait > 0:
-                    break
-                state = grant_rate(state, allowed, claim.weight, now)
-                answer.append(now)
+            state, granted = _granted(state, allowed, claim.weight, permits, now)
+            answer.extend([now] * granted)
             return state
 
         self._update(name, change)
@@ -423,6 +431,20 @@ class Gate:
             return Change(None, None if ttl is None else new.encode(), ttl)
 
         self._store.update(SPACE, name, of_bytes)
+
+
+def _granted(
+    state: LimitState, allowed: Allowance, weight: int, permits: Sequence[Permit], now: float
+) -> tuple[LimitState, int]:
+    """The state with grants for as many permits as it allows, and how many these are.  The first permit gets to know its wait."""
+    for number, _ in enumerate(permits):
+        permits[0].wait = wait_for_rate(state, allowed, weight, now)
+        if permits[0].wait > 0:
+            if not permits[0].lane:
+                state, permits[0].wait = book(state, allowed, weight, permits[0].wait, now)
+            return state, number
+        state = grant_rate(state, allowed, weight, now)
+    return state, len(permits)
 
 
 def _limit_of(name: str) -> str:

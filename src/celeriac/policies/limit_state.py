@@ -29,7 +29,11 @@ LEAST_TOLERANCE = 0.1
 BUCKETS = 200
 """Grants of a large rate are recorded in so many steps of its window: bounds the state's size.  Fewer leave more of the rate unused."""
 
-EPSILON = 1e-9
+HORIZON = 30.0
+"""Seconds ahead for which messages are told to come back at a moment of their own."""
+
+EPSILON = 1e-6
+"""Seconds since the epoch, as floating point numbers, are exact to about a quarter of a microsecond."""
 
 
 def guard(rate: Rate) -> float:
@@ -63,18 +67,20 @@ class LimitState(NamedTuple):
     """When how much was granted, oldest first."""
     held: Mapping[str, Mapping[str, int]] = {}
     """Who runs something at this moment: owners, their permits, and the weight of each."""
+    booked_until: float = 0.0
+    """Until when those who were refused have been told to come back, on brokers without lanes."""
 
     def encode(self) -> bytes:
         """As it is stored."""
-        return json.dumps([self.next_at, self.grants, self.held], separators=(",", ":")).encode()
+        return json.dumps(list(self), separators=(",", ":")).encode()
 
 
 def decode(raw: bytes | None) -> LimitState:
     """A stored state; nothing stored is a limit that nobody has used lately."""
     if raw is None:
         return LimitState()
-    next_at, grants, held = json.loads(raw)
-    return LimitState(next_at, tuple((at, units) for at, units in grants), held)
+    next_at, grants, held, booked_until = json.loads(raw)
+    return LimitState(next_at, tuple((at, units) for at, units in grants), held, booked_until)
 
 
 def settled(state: LimitState, allowed: Allowance, now: float) -> LimitState:
@@ -145,6 +151,17 @@ def _recorded(
 
 def _bucket(at: float, rate: Rate) -> float:
     return math.floor(at * BUCKETS / window(rate)) if rate.count > BUCKETS else at
+
+
+def book(state: LimitState, allowed: Allowance, weight: int, wait: float, now: float) -> tuple[LimitState, float]:
+    """When somebody who has to wait should come back: behind the others who were told so.  Returns the state and the seconds.
+
+    Beyond :data:`HORIZON` nothing is booked, so that a limit that is changed has its effect.
+    """
+    moment = max(state.booked_until, now + wait)
+    if allowed.rate is None or moment > now + HORIZON:
+        return state, HORIZON
+    return state._replace(booked_until=moment + weight * interval(allowed.rate)), moment - now
 
 
 def take_back(state: LimitState, allowed: Allowance, weight: int, at: float) -> LimitState:

@@ -19,6 +19,7 @@ _KNOWN: tuple[tuple[str, type[StoreError], str], ...] = (
     ("permission", StoreUnavailable, "no permission to use {path}"),
     ("not a database", SchemaError, "{path} is not an SQLite database; name another file or move this one away"),
     ("malformed", SchemaError, "{path} is damaged; restore it, or move it away to begin anew"),
+    ("binding parameter", StoreError, "{path} cannot hold a value of this type: trying again would not help"),
     ("no such table", SchemaError, "{path} has lost tables of Celeriac; move it away to begin anew"),
 )
 

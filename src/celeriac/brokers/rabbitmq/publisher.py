@@ -53,6 +53,8 @@ class Publisher:
         properties, body = wire.content(raw, message.priority)
         if not queue:  # an exchange decides
             parcel = wire.unpack(raw)
+            if parcel.exchange.startswith("celery_delayed_"):  # Celery's own way to delay
+                properties = wire.without_deaths(properties)
             return Entry(parcel.exchange.encode(), parcel.routing_key.encode(), properties, body)
         self._topology.need(queue)
         ticks = 0 if message.due is None else ticks_until(message.due)
@@ -60,7 +62,7 @@ class Publisher:
             return Entry(b"", queue.encode(), properties, body)
         self._delays.need(queue)
         exchange, key = delay_route(queue, ticks)
-        return Entry(exchange.encode(), key.encode(), properties, body)
+        return Entry(exchange.encode(), key.encode(), wire.without_deaths(properties), body)
 
     def purge(self, queue: str) -> int:
         """Throw away what is ready."""

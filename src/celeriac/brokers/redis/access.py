@@ -106,6 +106,8 @@ class RedisAccess:
         own = [f"{self._own}*"]
         results = [*self._task, *self._group]
         every = [*self._lists, *own, *results]
+        # A pattern that is subscribed to must be among these to the letter.
+        fanouts = [f"{self._fanout}{name}" for name in ("*", "celery.pidbox", "celeryev", "celeryev/*")]
         return [
             Grant("evalsha", _all(*every)),
             Grant("llen lindex lpush rpush rpop blmove", _all(*self._lists)),
@@ -114,7 +116,7 @@ class RedisAccess:
             Grant("xadd xlen xrange xrevrange xdel", _all(f"{self._own}dead")),
             *([Grant("get mget set setex del expire exists zadd zcard zrange rpush llen lrange sadd incrby", _all(*results))]
               if results else []),
-            Grant("publish subscribe psubscribe unsubscribe punsubscribe", (), [*self._task, f"{self._fanout}*"]),
+            Grant("publish subscribe psubscribe unsubscribe punsubscribe", (), [*self._task, *fanouts]),
             *self._control(),
         ]  # fmt: skip
 

@@ -1,8 +1,8 @@
 """Typed payloads: ``payload``, ``payload_version``, ``payload_upgrade`` (:mod:`celeriac.policies.payload`).
 
 A task with a model or a dataclass in its signature has typed payloads by default (with :class:`celeriac.Celery`); any other task
-when it says ``payload=True``.  What a task needs for it is put onto the task object itself, so that it works in a direct call, in
-eager mode and in a stock worker too.
+when it says ``payload=True``.  What a task needs for it is put onto the task object itself, so that it works in a direct call and in
+eager mode, too.
 """
 
 from __future__ import annotations

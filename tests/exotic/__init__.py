@@ -1,0 +1,1 @@
+"""A real Kafka and a real Cassandra, from their Maven artefacts: `make test-exotic`."""
