@@ -183,7 +183,13 @@ class RabbitBroker(Broker):
                 taken, held = [], []
             if not gotten:
                 break
-            clear, drop, hold = self._suspects.sift(gotten, self._consuming)
+            try:
+                clear, drop, hold = self._suspects.sift(gotten, self._consuming)
+            except BaseException:  # nobody knows whose they are
+                with suppress(StoreUnavailable):
+                    tags = [got.tag for got in (*taken, *gotten)]
+                    self._consuming.send(self._leases.requeue([*held, *tags]))
+                raise
             taken += clear
             held += hold
             self._consuming.send(self._leases.drop(drop))

@@ -48,8 +48,8 @@ _PROPERTIES = {
 }
 
 
-class ChannelClosed(StoreError):
-    """The server refused an operation and closed the channel."""
+class ChannelClosed(StoreUnavailable):
+    """The server refused an operation and closed the channel.  Who cannot tell why tries again, on another channel."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"RabbitMQ refused: {text} ({code})")
@@ -82,6 +82,8 @@ class Connection:
         """Why the server takes no messages now, if it does not."""
         self.beats = False
         """Whether the server is to notice when this process falls silent; somebody has to call :meth:`tend` then."""
+        self.pinned = False
+        """Whether what is being done is void with another connection, so that none is to be made."""
         self.reconnected = False
         """Whether an earlier connection was lost."""
         self.round_trips = 0
@@ -116,6 +118,8 @@ class Connection:
         with self.lock:
             if self._sock is not None:
                 self._take_pending()
+            if self.pinned and (self._sock is None or not self._channel_open):
+                raise self._lost("the connection was lost")
             if self._sock is None:
                 self._connect()
             if not self._channel_open:
@@ -138,6 +142,7 @@ class Connection:
                 with contextlib.suppress(StoreError):
                     self._send(frame.marshal(commands.Connection.Close(200, "", 0, 0), 0))
             self._closed = True
+            self.pinned = False
             self._drop()
 
     def _drop(self) -> None:
@@ -291,10 +296,10 @@ class Connection:
         try:
             while (got := self._reader.next()) is not None:
                 self._dispatch(*got)
-        except StoreUnavailable:
-            self._drop()
         except ChannelClosed:
             pass  # the call that it answers has given up on it
+        except StoreUnavailable:
+            self._drop()
 
     # -- bytes -----------------------------------------------------------------------------------------------------
 

@@ -112,6 +112,7 @@ class DeadLetters:
             try:
                 self.need()
                 self._acquire()
+                connection.pinned = True
                 letters = [Letter(got) for got in connection.get(QUEUE.encode(), self._limit)]
                 yield letters
                 connection.send(wire.requeue_frame(WORK, letter.tag, multiple=False) for letter in letters)

@@ -116,6 +116,7 @@ class Owners:
             try:
                 self._declare()
                 self._acquire()
+                connection.pinned = True
                 taken = connection.get(REGISTRY.encode(), 100)
                 registry: Registry = {}
                 for got in taken:
