@@ -15,49 +15,43 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from types import coroutine
 from typing import Any
 
-from billiard.einfo import ExceptionInfo
 from celery import signals
 from celery._state import _set_task_join_will_block
-from celery.app.trace import TraceInfo, setup_worker_optimizations, traceback_clear
-from celery.exceptions import Ignore, Reject, Retry, SoftTimeLimitExceeded, Terminated, TimeLimitExceeded
+from celery.app.trace import setup_worker_optimizations
+from celery.exceptions import SoftTimeLimitExceeded, Terminated, TimeLimitExceeded
 from celery.utils.saferepr import saferepr
 from kombu.exceptions import ContentDisallowed
-from kombu.serialization import prepare_accept_content
 
 from celeriac.broker import Broker
 from celeriac.compat import chords, connect, context, followups, publish_buffer
-from celeriac.compat.collect import Collector, collected_outcome, collecting, current_collector
+from celeriac.compat.collect import Collector, collected_outcome, collecting
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
 from celeriac.compat.custom_request import accepted, ended, timed_out
-from celeriac.compat.declaring import policies_of
-from celeriac.compat.envelope import decode, decode_body
+from celeriac.compat.envelope import decode
 from celeriac.compat.forked import end_with_body
 from celeriac.compat.guarding import Guard, abandoned
-from celeriac.compat.jobs import Plan, Request, TaskJob
+from celeriac.compat.jobs import Request, TaskJob
+from celeriac.compat.judging import Judge, held
 from celeriac.compat.limiting import Door, Limiting, turned_away
 from celeriac.compat.long_work.work import WORK
 from celeriac.compat.outside_loop import OutsideLoop
-from celeriac.compat.patterns.limits import limits_cluster
-from celeriac.compat.rate_limits import ADMITTED_HEADER, Buckets, interval_of
+from celeriac.compat.rate_limits import ADMITTED_HEADER, Buckets
+from celeriac.compat.reading import Reader, UnknownTask
 from celeriac.compat.records import PlainRecords
 from celeriac.compat.sending import due_at
 from celeriac.compat.slot_logging import enter_slot
-from celeriac.compat.snooze import Snooze
 from celeriac.compat.verdicts import (
     Verdicts,
     as_given,
-    back_to_tail,
-    format_error,
     ignores_result,
     make_request,
     one_line,
     parked,
-    snoozed,
 )
 from celeriac.compat.worker_request import announce, worker_request
 from celeriac.engine.runner import Fate
-from celeriac.errors import InvalidPayload, StoreError
-from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery, Message
+from celeriac.errors import StoreError
+from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery
 from celeriac.outcome import DeadReason, Outcome, ReadyChord, State
 from celeriac.policies.gate import Gate, Permit
 from celeriac.policies.limit_book import LimitBook
@@ -71,14 +65,6 @@ trace_log = logging.getLogger("celery.app.trace")
 
 FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 STOPPED_STATES = {"RETRY": State.RETRYING, "FAILURE": State.FAILED}
-
-
-class NotATask(ValueError):
-    """A message that is no task message."""
-
-
-class UnknownTask(LookupError):
-    """A message for a task that this worker does not know."""
 
 
 class CeleryRunner:
@@ -95,14 +81,14 @@ class CeleryRunner:
         self._app = app
         self._hostname = hostname
         self._bus = bus
-        self._limits = (soft_time_limit, time_limit)
         self._stores_apart = stores_apart
         self._deduplicate = bool(app.conf.worker_deduplicate_successful_tasks)
         self._buckets = buckets
-        self._plans: dict[str, Plan] = {}
-        self._accept = set(prepare_accept_content(app.conf.accept_content))
+        self._reader = Reader(app, soft_time_limit, time_limit, limited=buckets is not None)
         self._inherit_priority = bool(app.conf.task_inherit_parent_priority)
         self._verdicts = Verdicts(app, hostname, max_crashes)
+        self._stopped: Callable[[TaskJob, Request, BaseException], tuple[Outcome, str, Any]]
+        self._stopped = Judge(self._verdicts).stopped
         self._door: Door | None = None
         self.orders: Orders | None = None
         """What remote control tells this runner, if there is any."""
@@ -146,14 +132,14 @@ class CeleryRunner:
 
     def on_task_fork(self) -> None:
         """See :class:`~celeriac.engine.runner.Runner`."""
-        self._succeed = self._stopped = end_with_body  # type: ignore[method-assign,assignment]
+        self._succeed = self._stopped = end_with_body  # type: ignore[method-assign]
 
     def on_order(self, order: str, *details: Any) -> None:
         """A word from the supervisor (see :mod:`celeriac.compat.control.orders`)."""
         if self.orders is not None:
             self.orders.obey(order, details[0])
             self._any_revoked = any_revoked()
-            self._plans.clear()  # a task's limits may be others now
+            self._reader.forget_plans()  # a task's limits may be others now
 
     # -- decode ----------------------------------------------------------------------------------------------------
 
@@ -176,8 +162,8 @@ class CeleryRunner:
             envelope = decode(delivery.raw)
             headers = envelope.get("headers")
             if not headers or "task" not in headers:
-                headers = self._first_protocol(envelope)
-            job = self._job(delivery, envelope, headers)
+                headers = self._reader.first_protocol(envelope)
+            job = self._reader.job(delivery, envelope, headers)
             if job.plan.interval or headers.get("eta") is not None or self._door is not None:
                 outside = self._too_early(job, headers, to_run=to_run) or self._kept_out(job, permit, to_run=to_run)
                 if outside is not None:
@@ -195,38 +181,6 @@ class CeleryRunner:
                 self.orders.events.received(job)
         return job
 
-    def _job(self, delivery: Delivery, envelope: dict[str, Any], headers: dict[str, Any]) -> TaskJob:
-        name = headers["task"]
-        plan = self._plans.get(name)
-        if plan is None:
-            plan = self._plan(name)
-        if not isinstance(headers.get("id"), str):
-            raise NotATask("the message has no task id")
-        return TaskJob(delivery, envelope, headers, plan)
-
-    def _plan(self, name: Any) -> Plan:
-        task = self._app.tasks.get(name) if isinstance(name, str) else None
-        if task is None:
-            raise UnknownTask(f"{name!r} is not a registered task of this worker; is its module imported?")
-        plan = Plan(task, *self._limits)
-        plan.policies = policies_of(self._app, task)
-        if self._buckets is not None and task.rate_limit and not limits_cluster(task):
-            plan.interval = interval_of(task.rate_limit)
-        self._plans[name] = plan
-        return plan
-
-    def _first_protocol(self, envelope: dict[str, Any]) -> dict[str, Any]:
-        """Celery's protocol 1 has everything in the body."""
-        body = decode_body(envelope, self._accept)
-        if not isinstance(body, dict) or "task" not in body:
-            raise NotATask("neither the headers nor the body name a task")
-        envelope["headers"] = headers = dict(envelope.get("headers") or {})
-        names = ("task", "id", "retries", "eta", "expires", "timelimit", "utc")
-        headers.update({name: body[name] for name in names if name in body})
-        headers["group"] = body.get("taskset")
-        headers["root_id"] = body.get("id")
-        return headers
-
     def _too_early(self, job: TaskJob, headers: dict[str, Any], *, to_run: bool) -> Outcome | None:
         """What becomes of a task whose ETA, or whose rate limit, does not let it run yet; ``None`` when it may."""
         due = due_at(self._app, headers.get("eta"))
@@ -242,21 +196,7 @@ class CeleryRunner:
         """What becomes of a task that limits keep from running now; ``None`` when they do not."""
         if self._door is None or not to_run:
             return None
-        return self._door.keep_out(job, permit, lambda: self._body(job)[:2])
-
-    def _body(self, job: TaskJob) -> tuple[Any, Any, Any]:
-        body = decode_body(job.envelope, self._accept)
-        if type(body) is dict and "task" in body:
-            args, kwargs, embed = body.get("args"), body.get("kwargs"), body
-        else:
-            if not isinstance(body, (list, tuple)) or len(body) != 3:
-                raise NotATask(f"the body is not (args, kwargs, options) but {type(body).__name__}")
-            args, kwargs, embed = body
-        if type(args) is list and type(kwargs) is dict:
-            return args, kwargs, embed
-        if not isinstance(args, (list, tuple)) or not isinstance(kwargs, dict):
-            raise NotATask("the arguments are not a list and a mapping")
-        return args, kwargs, embed
+        return self._door.keep_out(job, permit, lambda: self._reader.body(job)[:2])
 
     # -- run -------------------------------------------------------------------------------------------------------
 
@@ -357,7 +297,7 @@ class CeleryRunner:
         """Decode the arguments and see whether the task is still to run."""
         headers = job.headers
         try:
-            args, kwargs, embed = self._body(job)
+            args, kwargs, embed = self._reader.body(job)
             expires = headers.get("expires")
             expired = expires is not None and self._is_past(expires)
             request = make_request(job, args, kwargs, embed, self._hostname)
@@ -483,82 +423,7 @@ class CeleryRunner:
         }
         trace_log.info("Task %(name)s[%(id)s] succeeded in %(runtime)ss: %(return_value)s", data, extra={"data": data})
 
-    # -- anything else ---------------------------------------------------------------------------------------------
-
-    def _stopped(self, job: TaskJob, request: Request, error: BaseException) -> tuple[Outcome, str, Any]:
-        """A body that raised.  The outcome, Celery's name of the state, and the value for its handlers."""
-        if job.interrupted is not None and isinstance(error, asyncio.CancelledError):
-            error = job.interrupted
-        job.error = error
-        if isinstance(error, Terminated):
-            return (
-                self._verdicts.revoked(job, "terminated", terminated=True, signum=None, expired=False),
-                "REVOKED",
-                error,
-            )
-        collector = Collector()
-        try:
-            with collecting(collector):
-                outcome, state = self._judged(job, request, error)
-            traceback_clear(error)
-        except Exception as bug:
-            with collecting(collector):
-                outcome, state = self._despite(job, request, error, bug)
-        request.__dict__["recorded"] = tuple(collector.results)
-        return collected_outcome(outcome, collector), state, error
-
-    def _despite(self, job: TaskJob, request: Request, error: BaseException, bug: Exception) -> tuple[Outcome, str]:
-        """What comes of a task whose handlers, or the recording of whose error, failed: what was recorded so far stands."""
-        trace_log.error("Task %s[%s]: a handler of its error failed", job.name, job.task_id, exc_info=bug)
-        signals.task_internal_error.send(
-            sender=job.plan.task, task_id=job.task_id, args=request.args, kwargs=request.kwargs, request=request,
-            exception=bug, traceback=bug.__traceback__, einfo=ExceptionInfo((type(bug), bug, bug.__traceback__)),
-        )  # fmt: skip
-        if isinstance(error, Retry):
-            return Outcome(job.delivery, State.RETRYING, publish=held(request)), "RETRY"
-        if isinstance(error, Reject) and error.requeue:
-            return back_to_tail(job), "REJECTED"
-        collector = current_collector()
-        if collector is not None and not (collector.results or collector.publish or collector.chord_parts):
-            self._verdicts.record(job, request, bug)
-        letter = self._verdicts.dead(DeadReason.FAILED, error, headers=job.headers, trace=format_error(bug))
-        return Outcome(job.delivery, State.FAILED, publish=held(request), dead=letter), "FAILURE"
-
-    def _judged(self, job: TaskJob, request: Request, error: BaseException) -> tuple[Outcome, str]:
-        delivery, task = job.delivery, job.plan.task
-        if isinstance(error, Reject):
-            return self._rejected(job, request, error)
-        if isinstance(error, Snooze):
-            trace_log.info("Task %s[%s] snoozes: %s", job.name, job.task_id, error)
-            return snoozed(job, error, held(request)), "IGNORED"
-        if isinstance(error, Ignore):
-            TraceInfo("IGNORED", error).handle_ignore(task, request)
-            return Outcome(delivery, State.IGNORED, publish=held(request)), "IGNORED"
-        if isinstance(error, Retry):
-            TraceInfo("RETRY", error).handle_error_state(task, request, call_errbacks=False)
-            return Outcome(delivery, State.RETRYING, publish=held(request)), "RETRY"
-        einfo = TraceInfo("FAILURE", error).handle_error_state(task, request)
-        outcome = Outcome(delivery, State.FAILED, publish=held(request), guarded=job.redelivered)
-        if (job.plan.late and not job.plan.ack_failures) or (task.throws and isinstance(error, task.throws)):
-            return outcome, "FAILURE"
-        return outcome._replace(
-            dead=self._verdicts.dead(_reason(error), error, headers=job.headers, trace=str(einfo.traceback))
-        ), "FAILURE"
-
-    def _rejected(self, job: TaskJob, request: Request, error: Reject) -> tuple[Outcome, str]:
-        task = job.plan.task
-        TraceInfo("REJECTED", error).handle_reject(task, request)
-        if error.requeue:
-            return back_to_tail(job), "REJECTED"
-        store = job.plan.store_errors or not ignores_result(job.plan, request)
-        task.backend.mark_as_failure(job.task_id, error, request=request, store_result=store)
-        signals.task_failure.send(
-            sender=task, task_id=job.task_id, exception=error, args=request.args, kwargs=request.kwargs,
-            traceback=error.__traceback__, einfo=ExceptionInfo(),
-        )  # fmt: skip
-        cause = error.reason if isinstance(error.reason, BaseException) else error
-        letter = self._verdicts.dead(DeadReason.REJECTED, cause, headers=job.headers)
-        return Outcome(job.delivery, State.FAILED, publish=held(request), dead=letter), "REJECTED"
+    # -- the end ---------------------------------------------------------------------------------------------------
 
     def _after(self, job: TaskJob, request: Request, state: str, value: Any) -> None:
         """Handlers that run whatever came of the body; their errors are their own."""
@@ -611,8 +476,8 @@ class CeleryRunner:
         try:
             envelope = decode(delivery.raw)
             headers = envelope.get("headers")
-            job = self._job(
-                delivery, envelope, headers if headers and "task" in headers else self._first_protocol(envelope)
+            job = self._reader.job(
+                delivery, envelope, headers if headers and "task" in headers else self._reader.first_protocol(envelope)
             )
         except Exception:  # it was refused for the same reason
             return nullcontext()
@@ -654,7 +519,7 @@ class CeleryRunner:
         trace_log.error("The outcome of a task could not be stored: %s", one_line(error))
         try:
             envelope = decode(outcome.delivery.raw)
-            job = self._job(outcome.delivery, envelope, envelope["headers"])
+            job = self._reader.job(outcome.delivery, envelope, envelope["headers"])
             return self._abandoned(job, self._verdicts.failed(job, error, DeadReason.FAILED))
         except Exception:
             return self._verdicts.refused(outcome.delivery, error)
@@ -668,26 +533,6 @@ class CeleryRunner:
             trace_log.warning("Soft time limit (%gs) exceeded for %s", limit, job.name)
             return SoftTimeLimitExceeded(as_given(limit))
         return TimeLimitExceeded(as_given(limit)) if reason == "hard" else Terminated(limit)
-
-
-def held(request: Request) -> tuple[Message, ...]:
-    """Messages with the running task's own id that its body sent (its retry, or what it is replaced by): they wait for the
-    outcome, so that they and the acknowledgement are one write.
-    """
-    return tuple(request.__dict__.get("held") or ())
-
-
-def _reason(error: BaseException) -> DeadReason:
-    if isinstance(error, TimeLimitExceeded):
-        return DeadReason.TIME_LIMIT
-    if isinstance(error, InvalidPayload):
-        return DeadReason.INVALID if error.refused else DeadReason.FAILED
-    return DeadReason.INVALID if _wrong_arguments(error) else DeadReason.FAILED
-
-
-def _wrong_arguments(error: BaseException) -> bool:
-    """Whether a call did not get as far as the body: a ``TypeError`` raised with no frame of the task on the way."""
-    return isinstance(error, TypeError) and error.__traceback__ is not None and error.__traceback__.tb_next is None
 
 
 @coroutine
