@@ -123,7 +123,18 @@ class RedisAccess:
     def _monitor(self) -> list[Grant]:
         own = [
             f"{self._own}{part}"
-            for part in ("schedule:*", "consumers:*", "owners", "lease:*", "dead", "kv:*", "kv-names:*")
+            for part in (
+                "schedule:*",
+                "consumers:*",
+                "parked:*",
+                "lanes",
+                "lane:*",
+                "owners",
+                "lease:*",
+                "dead",
+                "kv:*",
+                "kv-names:*",
+            )
         ]
         return [
             # What a script does is allowed only where its commands are.
