@@ -17,6 +17,9 @@ from celeriac.brokers.redis.result_keys import ResultKeys
 CONNECT = "hello auth ping select client|setname client|id script|load script|exists time multi exec discard"
 """Commands that touch no key."""
 
+SEEN = ("schedule:*", "consumers:*", "parked:*", "lanes:*", "lane:*", "owners", "lease:*", "dead", "kv:*", "kv-names:*")
+"""Keys of our own that monitors read."""
+
 BINDING = "evalsha sadd srem smembers scard exists zadd zrem zrangebyscore zrange"
 """What kombu does about an exchange's bindings."""
 
@@ -121,10 +124,7 @@ class RedisAccess:
         ]  # fmt: skip
 
     def _monitor(self) -> list[Grant]:
-        own = [
-            f"{self._own}{part}"
-            for part in ("schedule:*", "consumers:*", "owners", "lease:*", "dead", "kv:*", "kv-names:*")
-        ]
+        own = [f"{self._own}{part}" for part in SEEN]
         return [
             # What a script does is allowed only where its commands are.
             Grant("evalsha", _all(*self._lists, *own)),
