@@ -265,7 +265,7 @@ def test_tasks_that_contradict_each_other_are_refused_when_they_are_declared():
     def body(): ...
 
     def declare(name, breaker):
-        app.task(body, name=name, lazy=False, circuit_breaker=breaker)
+        app.task(body, name=name, lazy=False, shared=False, circuit_breaker=breaker)
 
     declare("one", Breaker("b", failures=3))
     declare("two", "b")

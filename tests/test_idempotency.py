@@ -188,4 +188,4 @@ def test_options_that_cannot_work_are_refused_when_the_task_is_declared(options,
     def t(order_id): ...
 
     with pytest.raises(ConfigurationError, match=message):
-        app.task(t, name="t", lazy=False, **options)
+        app.task(t, name="t", lazy=False, shared=False, **options)

@@ -58,8 +58,8 @@ def app(request, tmp_path):
     sqlite_url = f"sqlite:///{tmp_path}/celery.sqlite3"
     url = sqlite_url if request.param == "sqlite" else request.getfixturevalue(f"{request.param}_url")
     app = Celery("shop", broker=url, set_as_current=False)
-    app.task(name="late", acks_late=True)(nothing)
-    app.task(name="early")(nothing)
+    app.task(name="late", acks_late=True, shared=False)(nothing)
+    app.task(name="early", shared=False)(nothing)
     return app
 
 

@@ -279,7 +279,7 @@ class Point:
 def plain(point: Point): ...
 plain.delay({"x": 1})
 try:
-    @app.task(payload=True)
+    @app.task(payload=True, shared=False)
     def typed(x): ...
     typed.name
 except MissingExtra as error:

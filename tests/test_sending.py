@@ -79,7 +79,7 @@ def work(n):
 @pytest.fixture
 def app(redis_url):
     app = celeriac.Celery("sender", broker=redis_url, set_as_current=False)
-    app.task(work, name="work")
+    app.task(work, name="work", shared=False)
     yield app
     connect.producer(app).close()
     app.close()
@@ -145,7 +145,7 @@ def test_coroutines_of_one_loop_send_in_turns(app):
 
 def test_the_first_message_after_the_broker_was_restarted_arrives(redis_server):
     app = celeriac.Celery("sender", broker=redis_server.url, set_as_current=False)
-    sent = app.task(work, name="work")
+    sent = app.task(work, name="work", shared=False)
     try:
         for n in itertools.count():
             sent.delay(n)

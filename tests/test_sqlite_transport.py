@@ -114,7 +114,7 @@ def test_waiting_costs_next_to_nothing(url):
 
 
 def test_task_queues_are_the_brokers_own(url, app):
-    @app.task(name="t")
+    @app.task(name="t", shared=False)
     def task():
         """Never run."""
 

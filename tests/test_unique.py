@@ -276,7 +276,7 @@ def test_options_that_cannot_work_are_refused_when_the_task_is_declared(options,
     def t(a): ...
 
     with pytest.raises(ConfigurationError, match=message):
-        app.task(t, name="t", lazy=False, **options)
+        app.task(t, name="t", lazy=False, shared=False, **options)
 
 
 def test_what_it_raises_is_public():

@@ -15,7 +15,7 @@ def declare(app: Celery) -> dict:  # noqa: C901, PLR0915 - a list of tasks
     """Declare the tasks; return them by their short names."""
 
     def task(**options):
-        return lambda body: app.task(name=f"tests.apps.once.{body.__name__}", **options)(body)
+        return lambda body: app.task(name=f"tests.apps.once.{body.__name__}", shared=False, **options)(body)
 
     @task(unique="until_started")
     def queued(key):

@@ -67,10 +67,9 @@ class Leader:
         return Change((token, ""), json.dumps(value).encode(), ttl=max(86_400.0, 10 * self.lease))
 
     def resign(self) -> None:
-        """Let another take over at once."""
-        if self.token:
-            self._store.update(LEADERS, self.office, self._leave)
+        """Let another take over at once.  Does no harm where this one does not lead."""
         self.token = 0
+        self._store.update(LEADERS, self.office, self._leave)
 
     def _leave(self, old: bytes | None, now: float) -> Change[None]:
         held = json.loads(old) if old else {}
