@@ -16,9 +16,9 @@ from kombu.transport.memory import Channel
 
 from celeriac import Celery
 from celeriac.compat import connect
-from celeriac.compat.kombu_broker import KombuBroker
-from celeriac.compat.kombu_dead import MOST
-from celeriac.compat.kombu_traits import traits_of
+from celeriac.compat.through_kombu.broker import KombuBroker
+from celeriac.compat.through_kombu.dead import MOST
+from celeriac.compat.through_kombu.traits import traits_of
 from celeriac.errors import ConfigurationError
 from celeriac.message import CRASHES_HEADER, Message
 from celeriac.outcome import DeadLetter, Outcome, State

@@ -11,8 +11,10 @@ from kombu import Connection, Consumer, Exchange, Producer, Queue
 
 import celeriac
 from celeriac import Celery
-from celeriac.compat import connect, mailboxes, store_transport
-from celeriac.compat.sqlite_mailboxes import SQLiteMailboxes
+from celeriac.compat import connect
+from celeriac.compat.transport import mailboxes
+from celeriac.compat.transport import store as store_transport
+from celeriac.compat.transport.sqlite_mailboxes import SQLiteMailboxes
 from celeriac.errors import StoreUnavailable
 from tests.helpers import wait_until
 

@@ -8,8 +8,8 @@ from kombu.transport import TRANSPORT_ALIASES
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
-from celeriac.compat.kombu_broker import KombuBroker
-from celeriac.compat.kombu_traits import check, is_known, traits_of
+from celeriac.compat.through_kombu.broker import KombuBroker
+from celeriac.compat.through_kombu.traits import check, is_known, traits_of
 from celeriac.settings import EngineSettings
 
 OTHERS = frozenset(TRANSPORT_ALIASES) - {"redis", "rediss", "sentinel", "SQS", "SLMQ"}

@@ -13,8 +13,8 @@ from typing import Any
 from kombu.utils.uuid import uuid
 
 from celeriac.broker import DeadMessage
-from celeriac.compat.kombu_messages import raw_of
-from celeriac.compat.kombu_traits import DEAD_QUEUE
+from celeriac.compat.through_kombu.messages import raw_of
+from celeriac.compat.through_kombu.traits import DEAD_QUEUE
 from celeriac.message import Delivery, Message
 from celeriac.outcome import DeadLetter
 

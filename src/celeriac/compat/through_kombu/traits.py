@@ -20,7 +20,7 @@ class Traits:
 
     keeps: bool = False
     """Whether it keeps a message until it is acknowledged.  Most take it out when they give it away; a journal on this machine
-    keeps it for them (see :mod:`celeriac.compat.kombu_journal`)."""
+    keeps it for them (see :mod:`celeriac.compat.through_kombu.journal`)."""
     session: bool = False
     """Whether what was given away is void when the connection breaks."""
     in_order: bool = False

@@ -1,4 +1,4 @@
-"""Mailboxes and bindings in a Celeriac SQLite file (see :mod:`celeriac.compat.mailboxes`)."""
+"""Mailboxes and bindings in a Celeriac SQLite file (see :mod:`celeriac.compat.transport.mailboxes`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from celeriac.compat import mailboxes
-from celeriac.compat.mailboxes import Binding
+from celeriac.compat.transport import mailboxes
+from celeriac.compat.transport.mailboxes import Binding
 from celeriac.sqlite_store import LOCK_TIMEOUT, SQLiteStore, bell
 from celeriac.sqlite_store.statements import statements
 

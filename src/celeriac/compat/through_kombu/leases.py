@@ -8,8 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from celeriac.compat.kombu_journal import Journal
-from celeriac.compat.kombu_traits import Traits
+from celeriac.compat.through_kombu.journal import Journal
+from celeriac.compat.through_kombu.traits import Traits
 from celeriac.message import Delivery
 
 

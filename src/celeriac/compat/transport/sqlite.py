@@ -8,8 +8,8 @@ import threading
 from typing import Any
 
 from celeriac.brokers.sqlite import SQLiteBroker
-from celeriac.compat.sqlite_mailboxes import SQLiteMailboxes
-from celeriac.compat.store_transport import Store, StoreTransport
+from celeriac.compat.transport.sqlite_mailboxes import SQLiteMailboxes
+from celeriac.compat.transport.store import Store, StoreTransport
 from celeriac.sqlite_store import path_from_url
 
 _stores: dict[str, Store] = {}
@@ -17,7 +17,7 @@ _lock = threading.Lock()
 
 
 class Transport(StoreTransport):
-    """See :mod:`celeriac.compat.store_transport`."""
+    """See :mod:`celeriac.compat.transport.store`."""
 
     driver_type = "sqlite"
 

@@ -6,7 +6,7 @@ import logging
 import threading
 from typing import Any
 
-from celeriac.compat.kombu_leases import Held, Leases
+from celeriac.compat.through_kombu.leases import Held, Leases
 
 logger = logging.getLogger("celeriac.engine")
 

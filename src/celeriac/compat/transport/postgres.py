@@ -8,8 +8,8 @@ from typing import Any
 import psycopg
 
 from celeriac.brokers.postgres import PostgresBroker
-from celeriac.compat.postgres_mailboxes import PostgresMailboxes
-from celeriac.compat.store_transport import Store, StoreTransport
+from celeriac.compat.transport.postgres_mailboxes import PostgresMailboxes
+from celeriac.compat.transport.store import Store, StoreTransport
 from celeriac.postgres_store import PostgresOptions
 from celeriac.postgres_store.options import safe_url
 
@@ -20,7 +20,7 @@ _OPTIONS = ("schema", "application_name", "notify", "migrate")
 
 
 class Transport(StoreTransport):
-    """See :mod:`celeriac.compat.store_transport`."""
+    """See :mod:`celeriac.compat.transport.store`."""
 
     driver_type = "postgresql"
 

@@ -1,4 +1,4 @@
-"""Mailboxes and bindings in a PostgreSQL schema (see :mod:`celeriac.compat.mailboxes`)."""
+"""Mailboxes and bindings in a PostgreSQL schema (see :mod:`celeriac.compat.transport.mailboxes`)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from celeriac.compat import mailboxes
-from celeriac.compat.mailboxes import Binding
+from celeriac.compat.transport import mailboxes
+from celeriac.compat.transport.mailboxes import Binding
 from celeriac.postgres_store import PostgresStore
 from celeriac.postgres_store.arrays import Texts
 from celeriac.postgres_store.arrivals import Arrivals

@@ -21,7 +21,7 @@ from kombu.utils.json import dumps, loads
 from kombu.utils.uuid import uuid
 
 from celeriac.broker import Broker
-from celeriac.compat.mailboxes import Binding, Mailboxes
+from celeriac.compat.transport.mailboxes import Binding, Mailboxes
 from celeriac.errors import StoreError, StoreUnavailable
 from celeriac.message import Message
 from celeriac.outcome import Outcome, State

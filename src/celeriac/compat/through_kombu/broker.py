@@ -2,7 +2,7 @@
 the transport has.
 
 A lease is a message that its slot's process has taken and not acknowledged.  Where the transport keeps such messages it gives
-them away again when their process is gone; where it does not, a journal on this machine does (``compat/kombu_journal.py``).
+them away again when their process is gone; where it does not, a journal on this machine does (``compat/through_kombu/journal.py``).
 What follows a task is sent before its message is acknowledged, so that nothing is lost in between and something may be sent twice.
 Messages that are not due are held unacknowledged by the slot that met them, as Celery's own worker does it.
 """
@@ -22,12 +22,12 @@ from kombu.utils.url import maybe_sanitize_url
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker, DeadMessage, Depth
-from celeriac.compat import kombu_dead
-from celeriac.compat.kombu_journal import Journal, directory_of, is_abandoned, journals
-from celeriac.compat.kombu_leases import Held, Leases
-from celeriac.compat.kombu_messages import identity, publish, raw_of
-from celeriac.compat.kombu_traits import DEAD_QUEUE, Traits, traits_of
-from celeriac.compat.kombu_visibility import Visibility
+from celeriac.compat.through_kombu import dead
+from celeriac.compat.through_kombu.journal import Journal, directory_of, is_abandoned, journals
+from celeriac.compat.through_kombu.leases import Held, Leases
+from celeriac.compat.through_kombu.messages import identity, publish, raw_of
+from celeriac.compat.through_kombu.traits import DEAD_QUEUE, Traits, traits_of
+from celeriac.compat.through_kombu.visibility import Visibility
 from celeriac.errors import ConfigurationError, StoreError, StoreUnavailable
 from celeriac.message import Delivery, Message
 from celeriac.outcome import Outcome, Settlement, State
@@ -171,8 +171,8 @@ class KombuBroker(Broker):
 
     def _keep(self, message: Any, queue: str) -> Delivery | None:
         raw = raw_of(message, queue)
-        known = kombu_dead.recall(self._directory, identity(raw)) if self.traits.keeps else None
-        if known == kombu_dead.SETTLED:
+        known = dead.recall(self._directory, identity(raw)) if self.traits.keeps else None
+        if known == dead.SETTLED:
             message.ack()
             return None
         held = self._leases.add(message, queue, known or raw)
@@ -198,9 +198,7 @@ class KombuBroker(Broker):
             self._publish(channel, message)
         if outcome.dead is not None:
             delivery = outcome.delivery
-            kombu_dead.bury(
-                lambda message, **headers: self._publish(channel, message, **headers), delivery, outcome.dead
-            )
+            dead.bury(lambda message, **headers: self._publish(channel, message, **headers), delivery, outcome.dead)
 
     def _park(self, held: Held, outcome: Outcome) -> bool:
         """Hold a message that is not due; return False when it is not the same one."""
@@ -310,8 +308,8 @@ class KombuBroker(Broker):
                     if outcome.requeue is not None:
                         self._publish(channel, Message(entry.delivery.queue, outcome.requeue))
                 elif outcome.requeue != entry.delivery.raw:
-                    settled = kombu_dead.SETTLED if outcome.requeue is None else outcome.requeue
-                    kombu_dead.note(self._directory, identity(entry.delivery.raw), settled)
+                    settled = dead.SETTLED if outcome.requeue is None else outcome.requeue
+                    dead.note(self._directory, identity(entry.delivery.raw), settled)
                 journal.done(outcome.delivery.tag)
         return Settlement(fenced)
 
@@ -348,21 +346,21 @@ class KombuBroker(Broker):
 
     def dead_letters(self, limit: int = 100, before: str | None = None) -> list[DeadMessage]:
         """See :meth:`Broker.dead_letters`: all are taken out and put back, which hides them from others for a moment."""
-        with self._talking() as channel, kombu_dead.opened(self._queue(channel, DEAD_QUEUE)) as letters:
-            found = sorted((kombu_dead.read(letter) for letter in letters), key=lambda each: each.id, reverse=True)
+        with self._talking() as channel, dead.opened(self._queue(channel, DEAD_QUEUE)) as letters:
+            found = sorted((dead.read(letter) for letter in letters), key=lambda each: each.id, reverse=True)
         return [each for each in found if before is None or each.id < before][:limit]
 
     def dead_letter(self, id: str) -> DeadMessage | None:
         """See :meth:`Broker.dead_letter`."""
-        return next((each for each in self.dead_letters(kombu_dead.MOST) if each.id == id), None)
+        return next((each for each in self.dead_letters(dead.MOST) if each.id == id), None)
 
     def replay(self, id: str, message: Message | None = None) -> bool:
         """See :meth:`Broker.replay`."""
-        with self._talking() as channel, kombu_dead.opened(self._queue(channel, DEAD_QUEUE)) as letters:
+        with self._talking() as channel, dead.opened(self._queue(channel, DEAD_QUEUE)) as letters:
             for letter in letters:
-                dead = kombu_dead.read(letter)
-                if dead.id == id:
-                    self._publish(channel, message or Message(dead.queue, dead.raw))
+                found = dead.read(letter)
+                if found.id == id:
+                    self._publish(channel, message or Message(found.queue, found.raw))
                     letter.ack()
                     return True
         return False
@@ -370,9 +368,9 @@ class KombuBroker(Broker):
     def discard(self, ids: Iterable[str]) -> int:
         """See :meth:`Broker.discard`."""
         wanted, count = set(ids), 0
-        with self._talking() as channel, kombu_dead.opened(self._queue(channel, DEAD_QUEUE)) as letters:
+        with self._talking() as channel, dead.opened(self._queue(channel, DEAD_QUEUE)) as letters:
             for letter in letters:
-                if kombu_dead.read(letter).id in wanted:
+                if dead.read(letter).id in wanted:
                     letter.ack()
                     count += 1
         return count
