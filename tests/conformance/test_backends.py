@@ -29,7 +29,7 @@ def test_a_later_result_replaces_an_earlier_one(backend):
     assert backend.fetch(["a"]) == [record("a").payload]
 
 
-@pytest.mark.parametrize("payload", [b"\x00\xff\x80", b"x" * 10_000_000])
+@pytest.mark.parametrize("payload", [b"\x00\xff\x80", b"x" * 20_000_000])
 def test_any_payload_comes_back_as_it_was(backend, payload):
     backend.store([Result("a", "SUCCESS", payload)])
     assert backend.fetch(["a"]) == [payload]

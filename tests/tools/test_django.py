@@ -101,7 +101,7 @@ members = group(tasks.add.s(n) for n in range(3))()
 members.save()
 answer = {
     "values": {name: repr(value) for name, value in values.items()},
-    "rows": {name: [row.status, row.task_name.rpartition(".")[2], row.worker] for name, row in rows.items()},
+    "rows": {name: [row.status, (row.task_name or "NONE").rpartition(".")[2], row.worker] for name, row in rows.items()},
     "traceback": rows["fail"].traceback,
     "group": [members.get(timeout=20), GroupResult.objects.filter(group_id=members.id).count()],
 }

@@ -10,6 +10,7 @@ from typing import Any
 import psycopg
 from psycopg.adapt import AdaptersMap
 from psycopg.pq import TransactionStatus
+from psycopg.waiting import Wait
 
 from celeriac.postgres_store import arrays
 from celeriac.postgres_store.options import PostgresOptions
@@ -33,7 +34,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         """See psycopg: runs ``gen`` to its end.  Raises ``OperationalError`` when the server does not answer in time."""
-        return super().wait(_in_time(gen, self.answer_timeout), *args, **kwargs)
+        return super().wait(_in_time(gen, self.pgconn, self.answer_timeout), *args, **kwargs)
 
     def __del__(self, *_: Any) -> None:
         """Say nothing: connections go with the store that keeps them, and libpq's part closes itself (where it was made)."""
@@ -51,16 +52,23 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
         return not poll.poll(0)
 
 
-def _in_time(gen: Any, seconds: float) -> Generator[Any, Any, Any]:
-    """Runs a generator of psycopg's, which is told again and again that there is nothing, up to a time."""
+def _in_time(gen: Any, pgconn: Any, seconds: float) -> Generator[Any, Any, Any]:
+    """Runs a generator of psycopg's, which is told again and again that there is nothing, up to a time without any.
+
+    In pipeline mode psycopg waits for answers when the last of what it sends may still be in libpq's buffer (anything that is longer
+    than the socket takes at once); so what is there is sent on here.
+    """
     deadline = time.monotonic() + seconds
     try:
         wanted = next(gen)
         while True:
-            ready = yield wanted
-            if not ready and time.monotonic() > deadline:
+            ready = yield (wanted | Wait.W if pgconn.flush() else wanted)
+            if ready:
+                deadline = time.monotonic() + seconds
+            elif time.monotonic() > deadline:
                 raise psycopg.OperationalError(f"no answer within {seconds:g} s")
-            wanted = gen.send(ready)
+            if not ready or ready & wanted:
+                wanted = gen.send(ready & wanted if ready else ready)
     except StopIteration as end:
         return end.value
 
