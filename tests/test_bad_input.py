@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 
 import pytest
 from celery.exceptions import NotRegistered
+from celery.exceptions import TimeoutError as CeleryTimeout
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -218,7 +219,7 @@ def test_an_error_that_cannot_be_encoded_is_a_failure_and_nothing_worse(stage):
         result = stage.client.send_task("tests.apps.survival.unspeakable_error", (kind,))
         with pytest.raises(Exception) as raised:  # noqa: PT011 - whichever it is
             result.get(timeout=15)
-        assert "timed out" not in str(raised.value)
+        assert not isinstance(raised.value, CeleryTimeout)
     assert_alive(stage)
 
 

@@ -319,8 +319,8 @@ def test_queues_are_a_table_for_people(run, broker):
 
     lines = run(queues).output.splitlines()
 
-    assert lines[0].split() == ["QUEUE", "READY", "SCHEDULED", "CONSUMERS", "OLDEST"]
-    assert lines[1].split()[:4] == ["celery", "1", "0", "0"]
+    assert lines[0].split() == ["QUEUE", "READY", "SCHEDULED", "PARKED", "CONSUMERS", "OLDEST"]
+    assert lines[1].split()[:5] == ["celery", "1", "0", "0", "0"]
     assert lines[-1] == "All queues: 0 leased, 0 dead letters."
 
 

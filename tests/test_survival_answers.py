@@ -54,6 +54,7 @@ class PlainJob:
     soft_limit: float = 0.0
     hard_limit: float = 0.0
     interrupted: BaseException | None = None
+    permit: object = None
 
 
 class Diary:
@@ -62,7 +63,10 @@ class Diary:
     def __init__(self):
         self.ran = []
 
-    def prepare(self, delivery):
+    def gate(self, owner, broker, *, sequential):
+        return None
+
+    def prepare(self, delivery, permit=None):
         return PlainJob(delivery)
 
     def run(self, job):

@@ -195,10 +195,10 @@ class Stamps(StampingVisitor):
         return {"kind": "signature", "stamped_headers": ["kind"]}
 
     def on_group_start(self, sig, **headers):
-        return {"group": "start", "stamped_headers": ["group"]}
+        return {"grouped": "start", "stamped_headers": ["grouped"]}
 
     def on_chain_start(self, sig, **headers):
-        return {"chain": ["start", 1], "stamped_headers": ["chain"]}
+        return {"chained": ["start", 1], "stamped_headers": ["chained"]}
 
     def on_chord_header_start(self, sig, **headers):
         return {"header": "start", "stamped_headers": ["header"], **super().on_chord_header_start(sig, **headers)}

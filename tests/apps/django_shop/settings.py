@@ -10,7 +10,8 @@ DATABASES = {
     "default": {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": os.environ.get("TEST_DATABASE", ":memory:"),
-        "OPTIONS": {"timeout": 30},
+        # SQLite refuses at once to make a reader a writer while another writes; one that begins as a writer waits its turn.
+        "OPTIONS": {"timeout": 30, "transaction_mode": "IMMEDIATE"},
     }
 }
 
