@@ -90,6 +90,8 @@ class CeleryRunner:
         self._stopped: Callable[[TaskJob, Request, BaseException], tuple[Outcome, str, Any]]
         self._stopped = Judge(self._verdicts).stopped
         self._door: Door | None = None
+        self.body_ended: Callable[[Job], None] = lambda _job: None
+        """See :class:`~celeriac.engine.runner.Runner`."""
         self.orders: Orders | None = None
         """What remote control tells this runner, if there is any."""
         self._any_revoked = False
@@ -223,8 +225,10 @@ class CeleryRunner:
         try:
             self._before(job, request)
             value = plan.fun(*request.args, **request.kwargs)
+            self.body_ended(job)
             outcome, state = self._succeed(job, request, value)
         except BaseException as error:
+            self.body_ended(job)
             outcome, state, value = self._stopped(job, request, error)
         finally:
             self._after(job, request, state, value)
@@ -262,9 +266,11 @@ class CeleryRunner:
             with OutsideLoop():
                 self._before(job, request)
             value = await interruptible(plan.fun(*request.args, **request.kwargs), job)
+            self.body_ended(job)
             with OutsideLoop():
                 outcome, state = self._succeed(job, request, value)
         except BaseException as error:
+            self.body_ended(job)
             with OutsideLoop():
                 outcome, state, value = self._stopped(job, request, error)
         finally:

@@ -73,6 +73,8 @@ class Consumer:
         self._queues = list(queues)
         self._broker = broker
         self._runner = runner
+        # Called as soon as a body has ended: an exception that came later, in the middle of logging, could leave a lock taken.
+        runner.body_ended = self._leave
         self._pool = pool
         self._outbox = outbox
         self._ledger = ledger
@@ -286,7 +288,9 @@ class Consumer:
             logger.warning("A message could not be acknowledged before it runs: %s", error)
 
     def _leave(self, job: Job) -> None:
-        """Nothing interrupts this thread on behalf of the job any more."""
+        """Nothing interrupts this thread on behalf of the job any more.  A second call does nothing."""
+        if job.delivery.tag not in self._running:
+            return
         with self.interrupting:
             self._running.pop(job.delivery.tag, None)
         if job.interrupted is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Protocol
 
@@ -42,6 +42,9 @@ class Runner(Protocol):
 
     def prepare(self, delivery: Delivery, permit: Permit | None = None) -> Job | Outcome:
         """Decode a delivery.  What need not run (not due yet, not understood, limited and without a permit) is an outcome at once."""
+
+    body_ended: Callable[[Job], None]
+    """To be called when a body has ended, however it did: from then on nothing is raised in it any more.  Set by the consumer."""
 
     def run(self, job: Job) -> Outcome:
         """Run a task's body in this thread."""
