@@ -64,7 +64,6 @@ received_log = logging.getLogger("celery.worker.strategy")
 trace_log = logging.getLogger("celery.app.trace")
 
 FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
-STOPPED_STATES = {"RETRY": State.RETRYING, "FAILURE": State.FAILED}
 
 
 class CeleryRunner:

@@ -37,7 +37,6 @@ class _Process:
 
 _process = _Process()
 _ids = Ids()
-_UNCUT: Any = object()
 
 
 class Result(AsyncResult):

@@ -56,7 +56,6 @@ class Work:
         self._progress: Progress | None = None
         self._reported = 0.0
         """When the last report went to the store, by a clock that does not jump."""
-        self._waiting = False
         self.cursor = Cursor(self._store, self.task_id, self)
 
     # -- progress --------------------------------------------------------------------------------------------------
@@ -68,12 +67,11 @@ class Work:
             self._progress = Progress(self._task, self.task_id, done, total, note, now, now, worker=self._worker)
         elif now - self._progress.at >= REPORT_SECONDS / 2 or done == total:
             self._progress = self._progress.further(done, total, note, now)
-        self._waiting = True
         if time.monotonic() - self._reported >= REPORT_SECONDS:
             self._report(PROGRESS_KEPT)
 
     def _report(self, ttl: float) -> None:
-        self._reported, self._waiting = time.monotonic(), False
+        self._reported = time.monotonic()
         assert self._progress is not None
         raw = self._progress.encode()
         self._store.update(PROGRESS, self.task_id, lambda _old, _now: Change(None, raw, ttl))
