@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from celeriac.message import Delivery, Message, lane_queue
 from celeriac.outcome import DeadLetter, Outcome, ReadyChord, Settlement
 from celeriac.postgres_store.arrays import Bigints, Booleans, Byteas, Floats, Integers, Smallints, Texts
+from celeriac.postgres_store.copying import SMALLINT, binary_rows
 from celeriac.postgres_store.results import CLAIM_TTL, last_of_each, position
 from celeriac.postgres_store.store import Row
 
@@ -103,6 +104,13 @@ class TurnArguments:
             Smallints(self.step(message.priority) for message in messages),
             Floats(message.due for message in messages) if later else None,
             Byteas(message.raw for message in messages),
+        )
+
+    def rows(self, messages: Sequence[Message]) -> list[bytes]:
+        """The same for the statement ``publish_many``, which takes no dues."""
+        return binary_rows(
+            (lane_queue(message.queue, message.lane).encode(), SMALLINT(self.step(message.priority)), message.raw)
+            for message in messages
         )
 
     def step(self, priority: int) -> int:
