@@ -7,7 +7,7 @@ The format is that of PostgreSQL's manual, chapter "COPY", section "Binary Forma
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 SMALLINT = struct.Struct(">h").pack
 """A ``smallint``."""
@@ -21,18 +21,21 @@ _PIECE = 1 << 20
 """Bytes, about: bounds what libpq copies at once."""
 
 
-def binary_rows(rows: Iterable[tuple[bytes, ...]]) -> list[bytes]:
-    """The rows, none of whose fields is NULL, in pieces to be sent one after another."""
+def row_start(fields: Sequence[bytes], of: int) -> bytes:
+    """The beginning of rows that have ``of`` fields, of which these come first.  None is NULL."""
+    return _COUNT(of) + b"".join(_LENGTH(len(field)) + field for field in fields)
+
+
+def binary_rows(rows: Iterable[tuple[bytes, bytes]]) -> list[bytes]:
+    """Rows, each as a beginning from :func:`row_start` and its last field, in pieces to be sent one after another."""
     pieces: list[bytes] = []
-    fields: list[bytes] = [_HEAD]
+    parts: list[bytes] = [_HEAD]
     size = 0
-    for row in rows:
-        fields.append(_COUNT(len(row)))
-        for field in row:
-            fields += (_LENGTH(len(field)), field)
-            size += len(field)
+    for start, last in rows:
+        parts += (start, _LENGTH(len(last)), last)
+        size += len(last)
         if size > _PIECE:
-            pieces.append(b"".join(fields))
-            fields, size = [], 0
-    pieces.append(b"".join((*fields, _END)))
+            pieces.append(b"".join(parts))
+            parts, size = [], 0
+    pieces.append(b"".join((*parts, _END)))
     return pieces

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from celeriac.message import Delivery, Message, lane_queue
 from celeriac.outcome import DeadLetter, Outcome, ReadyChord, Settlement
 from celeriac.postgres_store.arrays import Bigints, Booleans, Byteas, Floats, Integers, Smallints, Texts
-from celeriac.postgres_store.copying import SMALLINT, binary_rows
+from celeriac.postgres_store.copying import SMALLINT, binary_rows, row_start
 from celeriac.postgres_store.results import CLAIM_TTL, last_of_each, position
 from celeriac.postgres_store.store import Row
 
@@ -108,10 +108,16 @@ class TurnArguments:
 
     def rows(self, messages: Sequence[Message]) -> list[bytes]:
         """The same for the statement ``publish_many``, which takes no dues."""
-        return binary_rows(
-            (lane_queue(message.queue, message.lane).encode(), SMALLINT(self.step(message.priority)), message.raw)
-            for message in messages
-        )
+        starts: dict[tuple[str, str, int], bytes] = {}
+
+        def start(message: Message) -> bytes:
+            key = (message.queue, message.lane, message.priority)
+            if (found := starts.get(key)) is None:
+                queue = lane_queue(message.queue, message.lane).encode()
+                found = starts[key] = row_start((queue, SMALLINT(self.step(message.priority))), of=3)
+            return found
+
+        return binary_rows((start(message), message.raw) for message in messages)
 
     def step(self, priority: int) -> int:
         """The step that a priority belongs to: the highest that is not above it."""
