@@ -6,7 +6,7 @@ ARGS ?=
 TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-exotic check format bench
+.PHONY: help install demo test test-exotic test-versions check format bench
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
@@ -25,6 +25,9 @@ test: $(INSTALLED) ## Run the tests against real servers
 
 test-exotic: $(INSTALLED) ## Run the tests on a real Kafka and Cassandra (takes java and mvn)
 	@scripts/test-exotic.sh $(ARGS)
+
+test-versions: $(INSTALLED) ## Run PostgreSQL's tests on other versions of it (takes java and mvn)
+	@scripts/test-versions.sh $(ARGS)
 
 check: $(INSTALLED) ## Lint, formatting, strict types, import rules
 	$(BIN)/python -m ruff check .
