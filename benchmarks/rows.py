@@ -52,8 +52,9 @@ def _sqlite(choice: Choice) -> Iterable[Case]:
 
 
 def _postgres(_: Choice) -> Iterable[Case]:
-    """Celeriac with results; the others keep none."""
+    """Celeriac with results; the others as they come, without, and PgQueuer with results that the app writes as well."""
     drains = [Case("drain", kind.name, kind.name == "celeriac-postgres") for kind in ON_POSTGRES]
+    drains.append(Case("drain", "pgqueuer", results=True))
     return [*drains, *(Case("send", kind.name) for kind in ON_POSTGRES)]
 
 

@@ -114,6 +114,18 @@ def test_what_is_committed_late_is_found_in_the_midst_of_a_backlog(broker, postg
     wait_until(take, 10)
 
 
+def test_a_queue_that_seems_empty_is_looked_at_from_its_start(broker, postgres_url):
+    owner = owner_of(broker, [QUEUE])
+    with psycopg.connect(postgres_url) as slow:
+        for number in range(20):
+            slow.execute("INSERT INTO celeriac.messages (queue, priority, raw) VALUES (%s, 0, %s)", (QUEUE, b"%d" % number))
+            broker.publish(numbered(100 + number))
+            assert raws(broker.lease(owner, [QUEUE], 9)) == [100 + number]
+            slow.commit()
+            assert raws(broker.lease(owner, [QUEUE], 9)) == [number]
+            assert broker.lease(owner, [QUEUE], 9) == []
+
+
 def test_what_a_lost_lease_had_locked_is_found_in_the_midst_of_a_backlog(broker, postgres_url):
     owner = owner_of(broker, [QUEUE])
     broker.publish(numbered(*range(5)))

@@ -57,6 +57,9 @@ def batches(outcomes: Sequence[Outcome], *, results: bool) -> list[Batch]:
 
 def _repeats(outcomes: Sequence[Outcome]) -> bool:
     """Whether two outcomes have a result of the same task."""
+    named = [result.task_id for outcome in outcomes for result in outcome.results]
+    if len(set(named)) == len(named):
+        return False
     tasks: set[str] = set()
     for outcome in outcomes:
         for task_id in {result.task_id for result in outcome.results}:
@@ -89,11 +92,13 @@ class TurnArguments:
         }
         if self._results:
             given.update(_results(outcomes))
-            given.update(_parts(outcomes))
-        given.update(self._follow_ups(outcomes))
-        given.update(_back(outcomes))
-        given.update(_dead(outcomes))
-        given.update(_keys(outcomes))
+        if more := [outcome for outcome in outcomes if _says_more(outcome)]:
+            if self._results:
+                given.update(_parts(more))
+            given.update(self._follow_ups(more))
+            given.update(_back(more))
+            given.update(_dead(more))
+            given.update(_keys(more))
         return given
 
     def messages(self, messages: Sequence[Message]) -> tuple[Any, ...]:
@@ -130,6 +135,18 @@ class TurnArguments:
         names = ("next_queues", "next_priorities", "next_dues", "next_raws")
         messages = [message for outcome in outcomes for message in outcome.publish]
         return {"next_tags": Bigints(tags), **dict(zip(names, self.messages(messages), strict=True))}
+
+
+def _says_more(outcome: Outcome) -> bool:
+    """Whether there is anything to write beside results."""
+    return bool(
+        outcome.publish
+        or outcome.chord_parts
+        or outcome.chords_done
+        or outcome.keys
+        or outcome.requeue is not None
+        or outcome.dead is not None
+    )
 
 
 def _results(outcomes: Sequence[Outcome]) -> dict[str, Any]:

@@ -10,17 +10,29 @@
 --
 --   what was put back, by whomever, is found in the index messages_back, at once;
 --   what another transaction had locked and then rolled back, or has committed after messages with higher ids, is found by a look
---   from the queue's start: when a lease comes up short, if twenty times as long has passed as the last such look took (ten seconds
---   at most), and in any case if half a second has passed as well.
+--   from the queue's start.  There may be such messages when other transactions that write were under way as a head was moved on.
+--   Then a lease that finds nothing looks at once, and one that comes up short when twenty times as long has passed as the last
+--   look took (ten seconds at most).
+--
+-- In any case there is a look when half a second has passed, and twenty times as long as the last one took: an id is given out a moment
+-- before its transaction is seen to write.
 --
 -- Heads are only hints: it does no harm that a pooler gives one session to several owners.  They are kept in one setting of the
--- session for each queue, an array: when the queue was last looked at from its start and the pause until the next such look, in
--- microseconds; then priority and head of each priority, ascending.
+-- session for each queue, an array: when the queue was last looked at from its start, and the pause until the next such look, in
+-- microseconds; 1 when something may lie before a head, or else 0; then priority and head of each priority, ascending.
 
 DROP FUNCTION {schema}.next_priority(text, smallint);
 
 CREATE FUNCTION {schema}.microseconds() RETURNS bigint
 LANGUAGE sql VOLATILE AS $$ SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint $$;
+
+-- Whether no other transaction that writes was under way at any moment since a snapshot was taken.
+CREATE FUNCTION {schema}.alone_since(before pg_snapshot) RETURNS boolean
+LANGUAGE sql STABLE AS $$
+    SELECT pg_snapshot_xmax(before) = pg_snapshot_xmax(pg_current_snapshot())
+        AND NOT EXISTS (SELECT FROM pg_snapshot_xip(before))
+        AND NOT EXISTS (SELECT FROM pg_snapshot_xip(pg_current_snapshot()))
+$$;
 
 -- The name of the setting.
 CREATE FUNCTION {schema}.heads_of(name text) RETURNS text
@@ -32,7 +44,7 @@ LANGUAGE plpgsql STABLE AS $$
 DECLARE
     lowest bigint;
 BEGIN
-    FOR i IN 3 .. coalesce(cardinality(heads), 0) BY 2 LOOP
+    FOR i IN 4 .. coalesce(cardinality(heads), 0) BY 2 LOOP
         CONTINUE WHEN heads[i] <> level;
         SELECT m.id INTO lowest FROM {schema}.messages m
         WHERE m.owner IS NULL AND m.tag IS NOT NULL AND m.priority = level AND m.queue = name AND m.id < heads[i + 1]
@@ -47,7 +59,7 @@ $$;
 CREATE FUNCTION {schema}.with_head(heads bigint[], level smallint, head bigint, whole boolean) RETURNS bigint[]
 LANGUAGE plpgsql IMMUTABLE AS $$
 DECLARE
-    place integer := 3;
+    place integer := 4;
 BEGIN
     WHILE heads[place] < level LOOP
         place := place + 2;
@@ -67,7 +79,7 @@ DECLARE
     bound bigint := after;
     level smallint;
 BEGIN
-    FOR i IN 3 .. coalesce(cardinality(heads), 0) BY 2 LOOP
+    FOR i IN 4 .. coalesce(cardinality(heads), 0) BY 2 LOOP
         CONTINUE WHEN heads[i] <= bound;
         SELECT m.priority INTO level FROM {schema}.messages m
         WHERE m.owner IS NULL AND m.queue = name AND m.priority > bound AND m.priority < heads[i]
@@ -98,9 +110,11 @@ DECLARE
     last_id bigint;
     places tid[];
     again boolean;
+    before pg_snapshot := pg_current_snapshot();
+    unsure boolean;
 BEGIN
     FOR i IN 1 .. cardinality(wanted) LOOP
-        states[i] := coalesce(nullif(current_setting({schema}.heads_of(wanted[i]), true), ''), '{0,0}');
+        states[i] := coalesce(nullif(current_setting({schema}.heads_of(wanted[i]), true), ''), '{0,0,1}');
         heads := states[i]::bigint[];
         whole[i] := began - heads[1] >= greatest(500000, heads[2]);
         firsts[i] := {schema}.next_priority(wanted[i], (-32768)::smallint, CASE WHEN whole[i] THEN NULL ELSE heads END);
@@ -112,7 +126,7 @@ BEGIN
             again := false;
             FOR i IN 1 .. cardinality(wanted) LOOP
                 heads := states[i]::bigint[];
-                CONTINUE WHEN whole[i] OR began - heads[1] < heads[2];
+                CONTINUE WHEN whole[i] OR heads[3] = 0 OR (missing < most AND began - heads[1] < heads[2]);
                 whole[i] := true;
                 firsts[i] := {schema}.next_priority(wanted[i], (-32768)::smallint, NULL);
                 again := true;
@@ -154,14 +168,15 @@ BEGIN
             firsts[i] := {schema}.next_priority(wanted[i], level, CASE WHEN whole[i] THEN NULL ELSE heads END);
         END LOOP;
     END LOOP;
+    unsure := NOT {schema}.alone_since(before);
     FOR i IN 1 .. cardinality(wanted) LOOP
+        heads := states[i]::bigint[];
+        heads[3] := CASE WHEN whole[i] THEN unsure::integer ELSE greatest(heads[3], unsure::integer) END;
         IF whole[i] THEN
-            heads := states[i]::bigint[];
             heads[1] := began;
             heads[2] := least(20 * ({schema}.microseconds() - began - taking), 10000000);
-            states[i] := heads::text;
         END IF;
-        PERFORM set_config({schema}.heads_of(wanted[i]), states[i], false);
+        PERFORM set_config({schema}.heads_of(wanted[i]), heads::text, false);
     END LOOP;
 END
 $$;
