@@ -45,7 +45,9 @@ def main() -> None:
     with PostgresServer(DURABLE) as server:
         for size in SIZES:
             calls = max(1, min(CALLS, total // size))
-            rounds = [{way: measure(server, size, calls, copy_from) for way, copy_from in WAYS.items()} for _ in range(2)]
+            rounds = [
+                {way: measure(server, size, calls, copy_from) for way, copy_from in WAYS.items()} for _ in range(2)
+            ]
             for way in WAYS:
                 cost = min(found[way] for found in rounds)
                 print(f"{size:>6,} {way:>7} {1e6 / cost.wall:>11,.0f} {cost.client:>10.1f} {cost.server:>10.1f}")

@@ -230,7 +230,11 @@ class PostgresServer:
 
     def use_tls(self, certificate: Path, key: Path, client_ca: Path | None = None) -> None:
         """Speak TLS with this certificate from now on; with a CA for clients, only to those with a certificate of it."""
-        own = {name: self._own_copy(file) for name, file in (("cert", certificate), ("key", key), ("ca", client_ca)) if file}
+        own = {
+            name: self._own_copy(file)
+            for name, file in (("cert", certificate), ("key", key), ("ca", client_ca))
+            if file
+        }
         lines = [f"ssl_{name}_file = '{file}'" for name, file in own.items()]
         demand = "hostssl all all 127.0.0.1/32 trust clientcert=verify-ca\n" if client_ca else ""
         self._reload(["ssl = on", *lines], demand + _HBA, own["cert"])

@@ -118,7 +118,9 @@ def test_a_queue_that_seems_empty_is_looked_at_from_its_start(broker, postgres_u
     owner = owner_of(broker, [QUEUE])
     with psycopg.connect(postgres_url) as slow:
         for number in range(20):
-            slow.execute("INSERT INTO celeriac.messages (queue, priority, raw) VALUES (%s, 0, %s)", (QUEUE, b"%d" % number))
+            slow.execute(
+                "INSERT INTO celeriac.messages (queue, priority, raw) VALUES (%s, 0, %s)", (QUEUE, b"%d" % number)
+            )
             broker.publish(numbered(100 + number))
             assert raws(broker.lease(owner, [QUEUE], 9)) == [100 + number]
             slow.commit()

@@ -64,7 +64,11 @@ _BY_TEXT: tuple[tuple[str, type[CeleriacError], str], ...] = (
         AccessDenied,
         "shows a certificate that is not to be trusted. Write the host in the URL as the certificate names it",
     ),
-    ("root certificate file", AccessDenied, "needs the file of the CA that signed its certificate: sslrootcert in the URL"),
+    (
+        "root certificate file",
+        AccessDenied,
+        "needs the file of the CA that signed its certificate: sslrootcert in the URL",
+    ),
     ("server does not support SSL", ConfigurationError, "has no TLS, and the URL's sslmode wants it"),
     ("could not translate host name", StoreUnavailable, "cannot be found"),
 )
@@ -88,7 +92,9 @@ def translated(error: Exception, options: PostgresOptions) -> CeleriacError:
 def _without_state(error: Exception, where: str, text: str, options: PostgresOptions) -> CeleriacError:
     if isinstance(error, psycopg.OperationalError):
         if "certificate verify failed" in text:
-            return AccessDenied(f"{where} shows a certificate that is not to be trusted. {certificates.complaint(options)}")
+            return AccessDenied(
+                f"{where} shows a certificate that is not to be trusted. {certificates.complaint(options)}"
+            )
         for sign, kind, meaning in _BY_TEXT:
             if sign in text and (
                 sign not in ("role", "database") or (f'{sign} "' in text and "does not exist" in text)
