@@ -174,6 +174,7 @@ class Worker:
         connect.check_worker(self.app, self.options.engine)
         broker = connect.open_broker(self.app)
         try:
+            declaring.check_shared_state(self.app)
             check_limits(self.app, broker)
             broker.ping()
             declare_native_delays(self.app, broker)
