@@ -32,6 +32,7 @@ from celeriac.compat.limiting import check_limits
 from celeriac.compat.native_delays import declare_native_delays
 from celeriac.compat.options import CELERY_POOLS, WorkerOptions, worker_options
 from celeriac.compat.patience import Patience, fails_at_once, longest_outage
+from celeriac.compat.periodic import copies
 from celeriac.compat.refusals import refuse
 from celeriac.compat.runner import CeleryRunner
 from celeriac.compat.stop_signals import install_stop_signals
@@ -153,6 +154,7 @@ class Worker:
             buckets=None if self.options.disable_rate_limits else self.remote.orders.buckets,
         )  # fmt: skip
         runner.orders = self.remote.orders
+        runner.copies = copies.watch_of(app, connect.open_broker(app))
         node = Node(
             self.options.engine, lambda: connect.open_broker(app), lambda: connect.open_backend(app),
             lambda: connect.key_values(app), runner, bus,
