@@ -22,6 +22,7 @@ from celery.utils.timer2 import Timer
 from kombu.utils.encoding import safe_str
 
 from celeriac.compat import connect, declaring
+from celeriac.compat.back_pressure import silent_queues
 from celeriac.compat.banner import banner
 from celeriac.compat.beat import EmbeddedBeat
 from celeriac.compat.bootsteps import ConsumerSteps, WorkerSteps
@@ -178,6 +179,11 @@ class Worker:
         try:
             declaring.check_shared_state(self.app)
             check_limits(self.app, broker)
+            for queue in () if broker.counts_bounds else silent_queues(self.app):
+                logger.warning(
+                    "Queue %s is bounded, and when it is full RabbitMQ drops its oldest message without a word: set "
+                    "celeriac_queue_full to raise, block or drop_oldest, or the queue's argument x-overflow", queue,
+                )  # fmt: skip
             broker.ping()
             declare_native_delays(self.app, broker)
             if self._purge:
