@@ -376,14 +376,14 @@ def test_each_role_does_its_work_and_no_more_on_postgresql(granted, tmp_path):
             refused(lambda: broker.purge("celery"))
 
 
-def test_patterns_work_with_the_rights_of_each_role_on_postgresql(shared_postgres, postgres_database, postgres_url, tmp_path):
+def test_patterns_work_with_the_rights_of_each_role_on_postgresql(
+    shared_postgres, postgres_database, postgres_url, tmp_path
+):
     existing = {name for (name,) in shared_postgres.execute("SELECT rolname FROM pg_roles")}
     for statement in statements("postgres", postgres_url, postgres_url, "--user-prefix", "p-", app=PATTERNS):
         if not statement.startswith("CREATE ROLE") or statement.split('"')[1] not in existing:
             shared_postgres.execute(statement, postgres_database)
-    worker_url, url, monitor = (
-        shared_postgres.database_url(postgres_database, f"p-{each}:{SECRET}") for each in ROLES
-    )
+    worker_url, url, monitor = (shared_postgres.database_url(postgres_database, f"p-{each}:{SECRET}") for each in ROLES)
     with Stage(tmp_path, worker_url, worker_url, app=PATTERNS) as stage, stage.worker(options=BEATING) as worker:
         assert_uses_patterns(app_for(url, url), stage, worker)
         assert_sees_patterns(app_for(monitor, monitor))

@@ -134,7 +134,7 @@ def test_rabbitmq_does_with_what_is_too_much_as_its_queue_was_declared_and_a_cal
     rabbitmq_url, tmp_path
 ):
     app, bulky = make_app(rabbitmq_url)
-    with pytest.raises(ConfigurationError, match="declared .the oldest go without a word.* set celeriac_queue_full"):
+    with pytest.raises(ConfigurationError, match=r"declared .the oldest go without a word.* set celeriac_queue_full"):
         bulky.apply_async(queue="bulk", queue_full="block")
     app.conf.celeriac_queue_full = "block"
     bulky.apply_async(queue="bulk", queue_full="raise")

@@ -39,7 +39,10 @@ from tests.helpers import wait_until
 PAGE = Path(__file__).parent.parent / "docs" / "telemetry.md"
 WORKER = WorkerView("celery@box", 4, (SlotView(11, 1, 5, 1.0), SlotView(12, 0, 2, 1.0)), ("mails",), 1234.5)
 STORE = StoreView(
-    (Depth("mails", 7, 3, 2, 1.5, parked=5), Depth("empty", 0, 0, 2, None)), leased=8, dead=2, breakers=(("smtp", "open"),)
+    (Depth("mails", 7, 3, 2, 1.5, parked=5), Depth("empty", 0, 0, 2, None)),
+    leased=8,
+    dead=2,
+    breakers=(("smtp", "open"),),
 )
 STATES = ("closed", "open", "half-open")
 TASK = {"task": "send", "queue": "mails", "name": "send", "queue_name": "mails"}

@@ -142,9 +142,7 @@ class Shared:
         after, admission = change(before, now)
         if after == before:  # what is known may be old, and then it would be changed
             return None
-        written = self._store().write(
-            SPACE, self.breaker.name, after.encode(), ttl=_lifetime(after), version=version
-        )
+        written = self._store().write(SPACE, self.breaker.name, after.encode(), ttl=_lifetime(after), version=version)
         if not written:
             return None
         self._learn(after, now, written, told_at)

@@ -89,7 +89,9 @@ def settled(state: LimitState, allowed: Allowance, now: float) -> LimitState:
         return state._replace(next_at=0.0, grants=())
     since = now - window(allowed.rate)
     grants = tuple((min(at, now), units) for at, units in state.grants if at > since)
-    return state._replace(next_at=min(state.next_at, _latest(allowed, now), _latest_after(grants, allowed)), grants=grants)
+    return state._replace(
+        next_at=min(state.next_at, _latest(allowed, now), _latest_after(grants, allowed)), grants=grants
+    )
 
 
 def is_astray(state: LimitState, allowed: Allowance, now: float) -> bool:

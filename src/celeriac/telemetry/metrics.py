@@ -264,9 +264,7 @@ class Metrics:
 
 def _breaker_samples(store: StoreView) -> list[tuple[tuple[str, str], float]]:
     """With zeros for the states that a breaker is not in, so that a change of state is one in the graph."""
-    return [
-        ((name, state), float(state == status)) for name, status in store.breakers for state in _BREAKER_STATES
-    ]
+    return [((name, state), float(state == status)) for name, status in store.breakers for state in _BREAKER_STATES]
 
 
 def _exporter_worker_families(view: WorkerView) -> Iterator[Metric]:

@@ -84,7 +84,6 @@ class Letter:
             attempts=told("attempts", 0), crashes=told("crashes", 0), worker=told("worker", ""), at=told("at", 0.0),
         )  # fmt: skip
 
-
     def _put_here_by_server(self) -> DeadMessage:
         """A message for which its queue had no room, or that its queue let go for another reason of the server's own."""
         headers = self._headers

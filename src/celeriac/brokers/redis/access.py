@@ -156,7 +156,10 @@ class RedisAccess:
             # What a script does is allowed only where its commands are.
             Grant("evalsha", _all(*self._lists, *own)),
             Grant("llen lindex lrange", _read(*self._lists)),
-            Grant("zcard zcount zrange hlen hexists hget hkeys hrandfield xlen xrange xrevrange get smembers exists", _read(*own)),
+            Grant(
+                "zcard zcount zrange hlen hexists hget hkeys hrandfield xlen xrange xrevrange get smembers exists",
+                _read(*own),
+            ),
             *self._reading_results(),
             Grant(
                 "subscribe psubscribe unsubscribe punsubscribe",
