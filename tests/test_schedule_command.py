@@ -108,6 +108,8 @@ def test_a_cron_job_sends_what_is_due_and_ends(project):
     wait_until(lambda: "1 of 2 periodic tasks were due" in celeriac("beat", "--once").output, 5)
 
     assert listed("quick")["sent"] == 1
+    wait_until(lambda: json.loads(celeriac("beat", "--once", "--json").stdout) == {"sent": 1, "entries": 2}, 10)
+    assert "--json belongs to --once" in celeriac("beat", "--json").output
 
 
 def test_beat_runs_leads_and_leaves_in_order(project):
