@@ -297,6 +297,7 @@ class CeleryRunner:
         """What a policy's verdict comes to; the body is not run."""
         with context.current(job.plan.task, request):
             if isinstance(verdict, Finish):
+                trace_log.info("Task %s[%s] is not run: %s", job.name, job.task_id, verdict.reason)
                 return self._success(job, request, verdict.value)
             if isinstance(verdict, Refuse):
                 outcome = self._verdicts.failed(job, verdict.error, verdict.reason)
