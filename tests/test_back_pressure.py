@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 import celeriac
 from celeriac import Celery
 from celeriac.compat import connect, publish_buffer
+from celeriac.compat.back_pressure import silent_queues
 from celeriac.compat.envelope import decode
 from celeriac.errors import ConfigurationError
 from tests.apps.bounded import BOUND, THREADS
@@ -136,7 +137,9 @@ def test_rabbitmq_does_with_what_is_too_much_as_its_queue_was_declared_and_a_cal
     app, bulky = make_app(rabbitmq_url)
     with pytest.raises(ConfigurationError, match=r"declared .the oldest go without a word.* set celeriac_queue_full"):
         bulky.apply_async(queue="bulk", queue_full="block")
+    assert silent_queues(app) == ["bulk"]
     app.conf.celeriac_queue_full = "block"
+    assert silent_queues(app) == []
     bulky.apply_async(queue="bulk", queue_full="raise")
     with pytest.raises(ConfigurationError, match=r"declared .reject-publish.* queue_full='drop_oldest'"):
         bulky.apply_async(queue="bulk", queue_full="drop_oldest")
