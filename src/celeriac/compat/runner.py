@@ -169,7 +169,8 @@ class CeleryRunner:
             if not headers or "task" not in headers:
                 headers = self._reader.first_protocol(envelope)
             job = self._reader.job(delivery, envelope, headers)
-            if job.plan.interval or headers.get("eta") is not None or self._door is not None or self.copies is not None:
+            is_copy = self.copies is not None and COPY_HEADER in headers
+            if job.plan.interval or headers.get("eta") is not None or self._door is not None or is_copy:
                 outside = self._kept_outside(job, permit, to_run=to_run)
                 if outside is not None:
                     return outside
