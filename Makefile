@@ -26,8 +26,9 @@ test: $(INSTALLED) ## Run the tests against real servers
 test-exotic: $(INSTALLED) ## Run the tests on a real Kafka and Cassandra (takes java and mvn)
 	@scripts/test-exotic.sh $(ARGS)
 
-test-versions: $(INSTALLED) ## Run PostgreSQL's tests on other versions of it (takes java and mvn)
+test-versions: $(INSTALLED) ## Run the stores' tests on other versions: PostgreSQL (java, mvn), RabbitMQ 4, Redis 8, Valkey (root)
 	@scripts/test-versions.sh $(ARGS)
+	@scripts/test-newer.sh $(ARGS)
 
 check: $(INSTALLED) ## Lint, formatting, strict types, import rules
 	$(BIN)/python -m ruff check .
