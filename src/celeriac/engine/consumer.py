@@ -90,6 +90,9 @@ class Consumer:
         """Unstarted jobs that were given back by a call whose answer never came."""
         self._last_tag = 0
         self._stopping = threading.Event()
+        self._stopped_at = 0.0
+        self.gave_up = False
+        """Whether it stopped although something could not be put in its place, because the store was away for too long."""
         self._drive_until = 0.0
         self._ran_seconds = 0.0
         self._ran = 0
@@ -318,8 +321,8 @@ class Consumer:
     # -- hand back -------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Settle what has finished, from any thread, without leasing."""
-        if self._outbox:
+        """Settle what has finished, from any thread, without leasing.  What another thread is settling is waited for."""
+        if self._outbox.tags():
             self._outbox.turn(self.owner, (), 0)
 
     def hand_back(self, reason: str) -> int:
@@ -364,6 +367,7 @@ class Consumer:
 
     def stop(self) -> None:
         """Lease nothing more, from any thread or signal handler."""
+        self._stopped_at = self._stopped_at or time.monotonic()
         self._stopping.set()
 
     @property
@@ -372,24 +376,42 @@ class Consumer:
         return self._stopping.is_set()
 
     def hand_back_persistently(self) -> None:
-        """Hand unstarted work back, however long the store is away."""
-        self._persistently(lambda: self.hand_back("shutdown"))
+        """Hand unstarted work back, as long as :meth:`wind_up` waits for a store that is away."""
+        if self.inbox or self._returning:
+            self._persistently(lambda: self.hand_back("shutdown"))
 
     def wind_up(self) -> None:
-        """Settle what is left, after the pool has finished."""
-        self._persistently(self._recall)
+        """Settle what is left, after the pool has finished.
+
+        A store that is away is waited for as long as a lease lasts: after that what is held here is anybody's to take over, and
+        a node that must stop would never end.  :attr:`gave_up` tells.
+        """
+        if self._lease_unsure:
+            self._persistently(self._recall)
         self.hand_back_persistently()
-        self._persistently(self.flush)
+        if self._outbox.tags():
+            self._persistently(self.flush)
+        if self.gave_up:
+            logger.error(
+                "Stopping without %s, which is away: %d outcomes are not settled. Another node takes over what is held here",
+                self._broker.url, len(self._outbox.tags()),
+            )  # fmt: skip
 
     def _persistently(self, action: Callable[[], object]) -> None:
         while True:
             try:
                 action()
             except (StoreUnavailable, StoreFull) as error:
+                if self._out_of_patience():
+                    self.gave_up = True
+                    return
                 self._pause(error)
             else:
                 self._report_back()
                 return
+
+    def _out_of_patience(self) -> bool:
+        return self.stopping and time.monotonic() - self._stopped_at > self._settings.lease_seconds
 
     # -- a store that is away --------------------------------------------------------------------------------------
 
