@@ -1,0 +1,107 @@
+"""A network that swallows everything and says nothing: whoever waits, waits for a bounded time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from kombu.exceptions import OperationalError
+
+from tests.faults.sites import QUICK, site_of
+from tests.helpers import wait_until
+from tests.workers import ROOT
+
+LONGEST = 20.0
+"""Seconds; generous, for machines that are busy.  All that is bounded here takes at most a few times :data:`QUICK`'s second."""
+
+COMMANDS = (("queues",), ("dead", "list"), ("inspect", "ping"), ("beat", "--once"))
+POOLS = {"redis": "threads", "postgres": "processes", "rabbitmq": "asyncio"}
+
+
+@pytest.fixture(params=["redis", "postgres", "rabbitmq"])
+def site(request, tmp_path):
+    with site_of(request, tmp_path) as site:
+        yield site
+
+
+def command(site, *words):
+    """Start a ``celeriac`` command of an app beyond the faulty ways."""
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "TEST_BROKER": site.far_broker, "TEST_BACKEND": site.far_backend,
+        "TEST_CONF": json.dumps(QUICK), "TEST_EFFECTS": str(site.directory / "effects"),
+    }  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "celeriac.cli.main", "-A", "tests.apps.survival", *words], env=environment,
+        cwd=site.directory, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def in_time(call, errors):
+    """Call something that is to fail in time; return what it said."""
+    started = time.monotonic()
+    with pytest.raises(errors) as raised:
+        call()
+    assert time.monotonic() - started < LONGEST
+    return str(raised.value)
+
+
+def test_nobody_waits_for_ever(site, request):
+    pool = POOLS[request.node.callspec.params["site"]]
+    conf = {"worker_enable_remote_control": True}
+    with site.stage(**QUICK) as near, site.stage(far=True, **QUICK) as far:
+        with site.far_worker(near, pool=pool, options=["-B"], conf=conf) as worker:
+            done = near.send("note_late", "first")
+            assert done.get(timeout=20) == "first"
+            held = near.send("hold_late", "held", "gate")
+            near.wait_for("started", "held")
+            waiting = far.client.AsyncResult(held.id)
+            assert far.client.control.inspect(timeout=5).ping()
+            for way in site.ways:
+                way.black_hole()
+
+            commands = [command(site, *words) for words in COMMANDS]
+            late = site.far_worker(near, name="late")
+            late.launch()
+
+            # producers, readers, control
+            assert "Gave up sending" in in_time(lambda: far.send("note_late", "unsent"), OperationalError)
+            assert "Gave up" in in_time(lambda: far.send("note_late", "unsent", retry=False), OperationalError)
+            in_time(lambda: waiting.get(timeout=1), Exception)
+            in_time(lambda: far.client.control.inspect(timeout=1).ping(), Exception)
+
+            # commands
+            for words, process in zip(COMMANDS, commands, strict=True):
+                text = process.communicate(timeout=60)[1].strip()
+                if words == ("beat", "--once") and site.broker.startswith("amqp"):
+                    pass  # nothing of it was in the broker
+                else:
+                    assert process.returncode == 69, (words, text)
+                    assert len(text.splitlines()) == 1, (words, text)
+
+            # a worker that starts, and stops again
+            wait_until(lambda: "Trying again" in late.log(), 40, late.log)
+            wait_until(late.slots, 40, late.log)
+            late.signal(signal.SIGTERM)
+            late.wait(40)
+            late.close()
+
+            # a worker that has something to settle
+            near.effects.open_gate("gate")
+            near.wait_for("ran", "held")
+            worker.signal(signal.SIGTERM)
+            assert worker.wait(60) == 1
+            assert "Stopping without" in worker.log()
+            assert "1 outcomes are not settled" in worker.log()
+        site.resume()
+        for way in site.ways:
+            way.cut()
+        with near.worker(name="two"):
+            assert held.get(timeout=40) == "held"
+            near.wait_until_drained(40)
+        assert near.effects.count("ran")["held"] == 2
+        assert near.dead() == []
