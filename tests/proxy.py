@@ -72,8 +72,6 @@ class FaultProxy:
         self.port = free_port()
         self.accepted = 0
         """Connections accepted so far."""
-        self.round_trips = 0
-        """How often a request came after a reply, or as the first on its connection."""
         self.requests, self.replies = Way(), Way()
         self._writers: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -224,11 +222,7 @@ class FaultProxy:
             raise
         ends = {writer, server_writer}
         self._writers |= ends
-        last: list[Way] = []
-        pumps = [
-            *self._pump(self.requests, reader, server_writer, last),
-            *self._pump(self.replies, server_reader, writer, last),
-        ]
+        pumps = [*self._pump(self.requests, reader, server_writer), *self._pump(self.replies, server_reader, writer)]
         try:
             await asyncio.wait(pumps[1::2], return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -239,16 +233,11 @@ class FaultProxy:
                 _reset(end)
 
     def _pump(
-        self, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, last: list[Way]
+        self, way: Way, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> tuple[asyncio.Task[None], asyncio.Task[None]]:
-        """Carry bytes one way.  Reading goes on while earlier bytes are held, so that a delay costs no throughput.
-
-        ``last``: which way the connection's bytes went last.
-        """
+        """Carry bytes one way.  Reading goes on while earlier bytes are held, so that a delay costs no throughput."""
         held: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
-        return asyncio.create_task(self._read(way, reader, held)), asyncio.create_task(
-            self._deliver(way, held, writer, last)
-        )
+        return asyncio.create_task(self._read(way, reader, held)), asyncio.create_task(self._deliver(way, held, writer))
 
     async def _read(self, way: Way, reader: asyncio.StreamReader, held: asyncio.Queue[tuple[float, bytes]]) -> None:
         """Until the end, which takes as long as all else: in a black hole nobody hears of it."""
@@ -257,9 +246,7 @@ class FaultProxy:
                 held.put_nowait((self._loop.time() + way.latency, data))
         held.put_nowait((self._loop.time() + way.latency, b""))
 
-    async def _deliver(
-        self, way: Way, held: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter, last: list[Way]
-    ) -> None:
+    async def _deliver(self, way: Way, held: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
         free_at = 0.0
         while True:
             due, data = await held.get()
@@ -278,8 +265,6 @@ class FaultProxy:
             except OSError:
                 return
             way.carried += len(part)
-            self.round_trips += way is self.requests and last != [way]
-            last[:] = [way]
             if resets:
                 return
 

@@ -16,8 +16,9 @@ from tests.faults.sites import QUICK, site_of
 from tests.helpers import wait_until
 from tests.workers import ROOT
 
-LONGEST = 20.0
-"""Seconds; generous, for machines that are busy.  All that is bounded here takes at most a few times :data:`QUICK`'s second."""
+LONGEST = 45.0
+"""Seconds; generous, for machines that are busy.  Most of this takes a few times :data:`QUICK`'s second; a lost connection to results
+in Redis is tried to be made again for 20."""
 
 COMMANDS = (("queues",), ("dead", "list"), ("inspect", "ping"), ("beat", "--once"))
 POOLS = {"redis": "threads", "postgres": "processes", "rabbitmq": "asyncio"}
@@ -103,5 +104,5 @@ def test_nobody_waits_for_ever(site, request):
         with near.worker(name="two"):
             assert held.get(timeout=40) == "held"
             near.wait_until_drained(40)
-        assert near.effects.count("ran")["held"] == 2
+        assert near.effects.count("ran")["held"] in {1, 2}  # what was said into the silence may arrive when it ends
         assert near.dead() == []
