@@ -61,10 +61,14 @@ def cut_off(site, stage, seconds, *, replies_only, conf):
     assert [letter.reason for letter in stage.dead()] == ["lost"]
 
 
-@pytest.mark.parametrize("replies_only", [False, True])
+@pytest.mark.parametrize(
+    ("site", "replies_only"),
+    [("redis", True), ("postgres", False), ("rabbitmq", False), pytest.param("redis", False, marks=pytest.mark.slow)]
+    + [pytest.param(kind, True, marks=pytest.mark.slow) for kind in ("postgres", "redis+postgres")],
+    indirect=["site"],
+)
 def test_what_a_node_held_is_taken_over_and_what_it_says_too_late_is_refused(site, replies_only):
-    if replies_only and site.broker.startswith("amqp"):
-        pytest.skip("RabbitMQ keeps a connection on which it hears something, and with it what was delivered by it")
+    """Not with RabbitMQ's replies only: it keeps a connection on which it hears something, and with it what was delivered by it."""
     with site.stage(**QUICK) as stage:
         cut_off(site, stage, 6.0, replies_only=replies_only, conf=QUICK)
 
