@@ -132,5 +132,6 @@ def test_who_waits_for_a_result_in_a_silent_redis_waits_for_a_bounded_time(redis
             redis_site.broker_way.cut()
             assert all(other.result() for other in others)
         redis_site.resume()
-        near.client.backend.store_result("never", "at last", "SUCCESS")
-        assert waiting.get(timeout=30) == "at last"
+        with near.worker():
+            near.send("note_late", "at last", task_id="never")
+            assert waiting.get(timeout=30) == "at last"
