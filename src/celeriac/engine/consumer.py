@@ -90,7 +90,7 @@ class Consumer:
         """Unstarted jobs that were given back by a call whose answer never came."""
         self._last_tag = 0
         self._stopping = threading.Event()
-        self._stopped_at = 0.0
+        self._give_up_at: float | None = None
         self.gave_up = False
         """Whether it stopped although something could not be put in its place, because the store was away for too long."""
         self._drive_until = 0.0
@@ -321,8 +321,8 @@ class Consumer:
     # -- hand back -------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Settle what has finished, from any thread, without leasing.  What another thread is settling is waited for."""
-        if self._outbox.tags():
+        """Settle what has finished, from any thread, without leasing."""
+        if self._outbox:
             self._outbox.turn(self.owner, (), 0)
 
     def hand_back(self, reason: str) -> int:
@@ -365,9 +365,13 @@ class Consumer:
                 return True
         return False
 
-    def stop(self) -> None:
-        """Lease nothing more, from any thread or signal handler."""
-        self._stopped_at = self._stopped_at or time.monotonic()
+    def stop(self, patience: float | None = None) -> None:
+        """Lease nothing more, from any thread or signal handler.
+
+        ``patience``: seconds after which a store that is away is given up; ``None``: never, because the node goes on.
+        """
+        if patience is not None and self._give_up_at is None:
+            self._give_up_at = time.monotonic() + patience
         self._stopping.set()
 
     @property
@@ -376,26 +380,29 @@ class Consumer:
         return self._stopping.is_set()
 
     def hand_back_persistently(self) -> None:
-        """Hand unstarted work back, as long as :meth:`wind_up` waits for a store that is away."""
+        """Hand unstarted work back, as long as :meth:`stop` allows for a store that is away."""
         if self.inbox or self._returning:
             self._persistently(lambda: self.hand_back("shutdown"))
 
     def wind_up(self) -> None:
         """Settle what is left, after the pool has finished.
 
-        A store that is away is waited for as long as a lease lasts: after that what is held here is anybody's to take over, and
-        a node that must stop would never end.  :attr:`gave_up` tells.
+        :attr:`gave_up` tells whether the store was away for longer than :meth:`stop` allows.
         """
+        self.gave_up = False
         if self._lease_unsure:
             self._persistently(self._recall)
         self.hand_back_persistently()
-        if self._outbox.tags():
-            self._persistently(self.flush)
+        self._persistently(self._flush_all)
         if self.gave_up:
             logger.error(
                 "Stopping without %s, which is away: %d outcomes are not settled. Another node takes over what is held here",
-                self._broker.url, len(self._outbox.tags()),
+                self._broker.url, self._outbox.left(),
             )  # fmt: skip
+
+    def _flush_all(self) -> None:
+        if self._outbox.left():
+            self._outbox.turn(self.owner, (), 0)
 
     def _persistently(self, action: Callable[[], object]) -> None:
         while True:
@@ -411,7 +418,7 @@ class Consumer:
                 return
 
     def _out_of_patience(self) -> bool:
-        return self.stopping and time.monotonic() - self._stopped_at > self._settings.lease_seconds
+        return self._give_up_at is not None and time.monotonic() > self._give_up_at
 
     # -- a store that is away --------------------------------------------------------------------------------------
 

@@ -188,7 +188,7 @@ class Slot:
     def _obey(self) -> None:
         for order, *details in self._control.orders():
             if order == "stop":
-                self.consumer.stop()
+                self.consumer.stop(*details)
                 self._wake.ring()
             elif order == "interrupt":
                 interrupt(self.consumer, self._runner, *details)

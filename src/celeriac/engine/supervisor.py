@@ -370,7 +370,8 @@ class Supervisor:
         if self._shutdown == Shutdown.COLD:
             return
         for slot in self.roster.all():
-            slot.order("stop")
+            # After the length of a lease what it holds is anybody's to take over, and a node that is to stop would never end.
+            slot.order("stop", self.settings.lease_seconds)
 
     def _kill_all(self) -> None:
         for slot in self.roster.all():
