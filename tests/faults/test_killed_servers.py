@@ -17,12 +17,21 @@ from tests.workers import Stage
 TASKS = 200
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
+@pytest.fixture
 def server(request):
     return request.getfixturevalue(f"{request.param}_server")
 
 
-@pytest.mark.parametrize("pool", ["threads", "asyncio"])
+@pytest.mark.parametrize(
+    ("server", "pool"),
+    [
+        ("redis", "asyncio"),
+        ("rabbitmq", "threads"),
+        pytest.param("redis", "threads", marks=pytest.mark.slow),
+        pytest.param("rabbitmq", "asyncio", marks=pytest.mark.slow),
+    ],
+    indirect=["server"],
+)
 def test_concurrent_pools_lose_and_double_nothing_when_the_server_is_killed(server, request, tmp_path, pool):
     rabbit = request.node.callspec.params["server"] == "rabbitmq"
     results = f"sqlite:///{tmp_path}/results.sqlite3" if rabbit else None

@@ -63,7 +63,8 @@ def cut_off(site, stage, seconds, *, replies_only, conf):
 
 @pytest.mark.parametrize(
     ("site", "replies_only"),
-    [("redis", True), ("postgres", False), ("rabbitmq", False), pytest.param("redis", False, marks=pytest.mark.slow)]
+    [("redis", True), ("rabbitmq", False), pytest.param("redis", False, marks=pytest.mark.slow)]
+    + [pytest.param("postgres", False, marks=pytest.mark.slow)]
     + [pytest.param(kind, True, marks=pytest.mark.slow) for kind in ("postgres", "redis+postgres")],
     indirect=["site"],
 )

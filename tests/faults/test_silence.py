@@ -26,7 +26,7 @@ COMMANDS = (("queues",), ("dead", "list"), ("inspect", "ping"), ("beat", "--once
 POOLS = {"redis": "threads", "postgres": "processes", "rabbitmq": "asyncio"}
 
 
-@pytest.fixture(params=["redis", "postgres", "rabbitmq"])
+@pytest.fixture(params=["redis", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("postgres", "rabbitmq"))])
 def site(request, tmp_path):
     with site_of(request, tmp_path) as site:
         yield site

@@ -21,7 +21,7 @@ LEASES = TASKS // 6
 RECEIVED = re.compile(r"\[(\S+ \S+): INFO/(Slot-\d+)\] Task \S+note_late\S+ received")
 
 
-@pytest.fixture(params=["redis", "postgres", "rabbitmq"])
+@pytest.fixture(params=["redis", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("postgres", "rabbitmq"))])
 def site(request, tmp_path):
     with site_of(request, tmp_path) as site:
         yield site
