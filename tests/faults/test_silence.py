@@ -26,7 +26,7 @@ COMMANDS = (("queues",), ("dead", "list"), ("inspect", "ping"), ("beat", "--once
 POOLS = {"redis": "threads", "postgres": "processes", "rabbitmq": "asyncio"}
 
 
-@pytest.fixture(params=["redis", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("postgres", "rabbitmq"))])
+@pytest.fixture(params=["redis", "postgres", "rabbitmq"])
 def site(request, tmp_path):
     with site_of(request, tmp_path) as site:
         yield site
@@ -60,6 +60,8 @@ def in_time(call, errors):
     return str(raised.value)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_nobody_waits_for_ever(site, request):
     pool = POOLS[request.node.callspec.params["site"]]
     conf = {"worker_enable_remote_control": True}
