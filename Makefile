@@ -6,7 +6,7 @@ ARGS ?=
 TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-exotic test-versions check format bench
+.PHONY: help install demo test test-slow test-exotic test-versions check format bench
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
@@ -22,6 +22,9 @@ demo: $(INSTALLED) ## Run the reference system: an API, two worker pools, a mail
 
 test: $(INSTALLED) ## Run the tests against real servers
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope $(ARGS)
+
+test-slow: $(INSTALLED) ## Run the tests that wait for real minutes: partitions longer than every timeout
+	@$(BIN)/python -m pytest -m slow -n 4 --dist load $(ARGS)
 
 test-exotic: $(INSTALLED) ## Run the tests on a real Kafka and Cassandra (takes java and mvn)
 	@scripts/test-exotic.sh $(ARGS)

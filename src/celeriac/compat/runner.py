@@ -24,6 +24,7 @@ from kombu.exceptions import ContentDisallowed
 
 from celeriac.broker import Broker
 from celeriac.compat import chords, connect, context, followups, publish_buffer
+from celeriac.compat.away import telling_away
 from celeriac.compat.collect import Collector, collected_outcome, collecting
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
 from celeriac.compat.custom_request import accepted, ended, timed_out
@@ -52,7 +53,7 @@ from celeriac.compat.verdicts import (
 )
 from celeriac.compat.worker_request import announce, worker_request
 from celeriac.engine.runner import Fate
-from celeriac.errors import StoreError
+from celeriac.errors import StoreError, StoreUnavailable
 from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery
 from celeriac.outcome import DeadReason, Outcome, ReadyChord, State
 from celeriac.policies.gate import Gate, Permit
@@ -64,6 +65,9 @@ from celeriac.telemetry.events import TaskDeadLettered, TaskFinished, TaskReceiv
 
 received_log = logging.getLogger("celery.worker.strategy")
 trace_log = logging.getLogger("celery.app.trace")
+
+AWAY_SECONDS = 0.5
+"""Pause before a message goes back because it cannot be known whether its task has run: it may come again at once."""
 
 FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 
@@ -330,8 +334,16 @@ class CeleryRunner:
         if signals.task_received.receivers:
             announce(signals.task_received, self, self._app, job, (args, kwargs, embed), self._hostname)
         if job.redelivered and (self._stores_apart or (self._deduplicate and job.plan.late)):
-            return self._settled_before(job, request) or request
+            return self._settled_or_request(job, request)
         return request
+
+    def _settled_or_request(self, job: TaskJob, request: Request) -> Request | Outcome:
+        try:
+            return self._settled_before(job, request) or request
+        except StoreUnavailable as error:  # to run it might be to run it twice, and to fail it would be for good
+            trace_log.warning("%s[%s] goes back: %s", job.name, job.task_id, error)
+            time.sleep(AWAY_SECONDS)
+            return Outcome(job.delivery, State.INTERRUPTED, requeue=job.delivery.raw)
 
     def _is_past(self, expires: Any) -> bool:
         moment = due_at(self._app, expires)
@@ -344,7 +356,8 @@ class CeleryRunner:
         task = job.plan.task
         if ignores_result(job.plan, request):
             return None
-        meta = task.backend.get_task_meta(job.task_id, cache=False)
+        with telling_away(task.backend, "Whether it has a result already cannot be found out"):
+            meta = task.backend.get_task_meta(job.task_id, cache=False)
         if meta["status"] not in FINAL:
             return None
         with collecting(Collector()) as collector:
@@ -484,7 +497,7 @@ class CeleryRunner:
     def complete_chord(self, chord: ReadyChord, parts: Sequence[bytes]) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`.  The member that came last is the callback's parent."""
         with self._as_current(chord.outcome.delivery), collecting(Collector()) as collector:
-            chords.publish_callback(self._app.backend, chord.part, parts)
+            chords.publish_callback(self._app.backend, chord.part, parts, tries_again=True)
         outcome = chord.outcome._replace(
             chord_parts=(), results=(), chords_done=(*chord.outcome.chords_done, chord.part.group_id)
         )
@@ -517,6 +530,8 @@ class CeleryRunner:
             return None
         try:
             return self._settled_before(job, self._verdicts.request_of(job))
+        except StoreUnavailable:
+            raise  # whoever asks tries again: a task that has succeeded must not be taken for one that was lost
         except Exception:
             trace_log.exception("Whether %s[%s] had finished could not be found out", job.name, job.task_id)
             return None
