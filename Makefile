@@ -6,7 +6,7 @@ ARGS ?=
 TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-exotic check format bench
+.PHONY: help install demo test test-slow test-exotic test-versions check format bench
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
@@ -28,6 +28,9 @@ test-slow: $(INSTALLED) ## Run the tests that wait for real minutes: partitions 
 
 test-exotic: $(INSTALLED) ## Run the tests on a real Kafka and Cassandra (takes java and mvn)
 	@scripts/test-exotic.sh $(ARGS)
+
+test-versions: $(INSTALLED) ## Run PostgreSQL's tests on other versions of it (takes java and mvn)
+	@scripts/test-versions.sh $(ARGS)
 
 check: $(INSTALLED) ## Lint, formatting, strict types, import rules
 	$(BIN)/python -m ruff check .

@@ -36,6 +36,8 @@ from celeriac.compat.judging import Judge, held
 from celeriac.compat.limiting import Door, Limiting, turned_away
 from celeriac.compat.long_work.work import WORK
 from celeriac.compat.outside_loop import OutsideLoop
+from celeriac.compat.periodic.copies import HEADER as COPY_HEADER
+from celeriac.compat.periodic.copies import CopyWatch
 from celeriac.compat.rate_limits import ADMITTED_HEADER, Buckets
 from celeriac.compat.reading import Reader, UnknownTask
 from celeriac.compat.records import PlainRecords
@@ -97,6 +99,8 @@ class CeleryRunner:
         """See :class:`~celeriac.engine.runner.Runner`."""
         self.orders: Orders | None = None
         """What remote control tells this runner, if there is any."""
+        self.copies: CopyWatch | None = None
+        """Keeps a tick that was sent twice from running twice, where that can be."""
         self._any_revoked = False
         self._count: Callable[[str], None] | None = None
         self._pid = os.getpid()
@@ -169,8 +173,9 @@ class CeleryRunner:
             if not headers or "task" not in headers:
                 headers = self._reader.first_protocol(envelope)
             job = self._reader.job(delivery, envelope, headers)
-            if job.plan.interval or headers.get("eta") is not None or self._door is not None:
-                outside = self._too_early(job, headers, to_run=to_run) or self._kept_out(job, permit, to_run=to_run)
+            is_copy = self.copies is not None and COPY_HEADER in headers
+            if job.plan.interval or headers.get("eta") is not None or self._door is not None or is_copy:
+                outside = self._kept_outside(job, permit, to_run=to_run)
                 if outside is not None:
                     return outside
         except UnknownTask as error:
@@ -185,6 +190,14 @@ class CeleryRunner:
             if self.orders is not None:
                 self.orders.events.received(job)
         return job
+
+    def _kept_outside(self, job: TaskJob, permit: Permit | None, *, to_run: bool) -> Outcome | None:
+        headers = job.headers
+        if self.copies is not None and to_run and COPY_HEADER in headers:
+            second = self.copies.turned_away(job)
+            if second is not None:
+                return second
+        return self._too_early(job, headers, to_run=to_run) or self._kept_out(job, permit, to_run=to_run)
 
     def _too_early(self, job: TaskJob, headers: dict[str, Any], *, to_run: bool) -> Outcome | None:
         """What becomes of a task whose ETA, or whose rate limit, does not let it run yet; ``None`` when it may."""
@@ -289,6 +302,7 @@ class CeleryRunner:
         """What a policy's verdict comes to; the body is not run."""
         with context.current(job.plan.task, request):
             if isinstance(verdict, Finish):
+                trace_log.info("Task %s[%s] is not run: %s", job.name, job.task_id, verdict.reason)
                 return self._success(job, request, verdict.value)
             if isinstance(verdict, Refuse):
                 outcome = self._verdicts.failed(job, verdict.error, verdict.reason)
