@@ -114,9 +114,10 @@ class Supervisor:
             rescuer,
             rescue,
             Scheduler(broker, self.queues, bus),
-            Doorbell(self.node.make_broker(), self.roster, self.queues),
             TimeLimits(self.roster, settings.pool),
         ]
+        if not broker.pushes:
+            duties.append(Doorbell(self.node.make_broker(), self.roster, self.queues))
         if settings.autoscale:
             duties.append(Autoscaler(broker, self.roster, self.queues, settings, self.scale))
         if backend is not None:
@@ -237,6 +238,8 @@ class Supervisor:
     def _on_word(self, slot: SlotHandle, word: str, *details: Any) -> None:
         if word == "idle":
             self.roster.mark_idle(slot)
+        elif word == "busy":
+            slot.idle = False
         elif word == "ready":
             self._on_slot_ready(slot)
         elif word == "closing":

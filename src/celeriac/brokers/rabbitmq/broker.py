@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from celeriac.backend import Backend
-from celeriac.broker import Broker, DeadMessage, Depth
+from celeriac.broker import Broker, DeadMessage, Depth, Listening
 from celeriac.brokers.rabbitmq import notes, wire
 from celeriac.brokers.rabbitmq.connection import ChannelClosed, Connection
 from celeriac.brokers.rabbitmq.dead import DeadLetters
+from celeriac.brokers.rabbitmq.intake import Intake
 from celeriac.brokers.rabbitmq.keeper import Keeper
 from celeriac.brokers.rabbitmq.leases import Lease, Leases
 from celeriac.brokers.rabbitmq.methods import declare_queue
 from celeriac.brokers.rabbitmq.options import RabbitOptions
 from celeriac.brokers.rabbitmq.owners import Owners, beat_entry, note_entry
 from celeriac.brokers.rabbitmq.publisher import Publisher, goes_back_unchanged
+from celeriac.brokers.rabbitmq.stream import Kind, Stream
 from celeriac.brokers.rabbitmq.suspects import PAUSE, Suspects
 from celeriac.brokers.rabbitmq.topology import Delays, Specs, Topology, plain_queue
 from celeriac.errors import OwnerLost, StoreUnavailable
@@ -35,8 +37,8 @@ MOST_HELD = 200
 """How many messages that others hold are looked past in one lease."""
 
 QUICK_POLL, SLOW_POLL = 0.001, 0.01
-"""Seconds between two looks at the queues while a whole node is idle, soon after there was something and later.  RabbitMQ tells
-of a message only by handing it out."""
+"""Seconds between two looks of :meth:`RabbitBroker.wait`, soon after there was something and later.  Owners that subscribe do not
+need it."""
 
 
 class RabbitBroker(Broker):
@@ -49,8 +51,9 @@ class RabbitBroker(Broker):
     promotes = False
     shows_age = False
     counts_bounds = False
+    pushes = True
     call_round_trips = 4
-    best_batch = 100
+    best_batch = 200
 
     dead_page = 1_000_000
     # Looking at one dead letter takes all of them from their queue and gives them back.
@@ -81,6 +84,7 @@ class RabbitBroker(Broker):
         self._served: dict[str, tuple[str, ...]] = {}
         self._noted_at = -1.0
         self._poll = QUICK_POLL
+        self._intake: Intake | None = None
         self._keeper: Keeper | None = None
 
     @property
@@ -116,6 +120,8 @@ class RabbitBroker(Broker):
         """See :meth:`Broker.turn`."""
         with self._turning:
             self._reconnect()
+            if self._intake is not None and self._intake.owner == owner:
+                return self._turn_pushed(self._intake, outcomes, queues, limit)
             held = self._held(owner)
             settlement, leased = Settlement(), []
             if outcomes:
@@ -129,33 +135,127 @@ class RabbitBroker(Broker):
                     # What was settled is settled; the next turn tells that the server is away.
             return settlement, leased
 
-    def _held(self, owner: str) -> dict[int, Lease]:
+    def _turn_pushed(
+        self, intake: Intake, outcomes: Sequence[Outcome], queues: Sequence[str], limit: int
+    ) -> tuple[Settlement, list[Delivery]]:
+        """For an owner that has messages pushed: one note says what it had settled and what it gets."""
+        owner, stream = intake.owner, intake.stream
+        held = self._held(owner, prove=bool(outcomes) or not stream.waiting)
+        fresh = self._fresh(held, outcomes)
+        if fresh:
+            self._publisher.follow_up(owner, fresh.values())
+        if not limit:
+            stream.withdraw(freed=len(fresh))
+        most = len(held) - len(fresh) + limit
+        leased = [self._leases.add(owner, queue, got) for queue, got in intake.take(queues, limit)]
+        if leased:
+            leased = self._note_down(owner, leased, fresh)
+        elif fresh:
+            self._write_note(owner, without=fresh, wait=False)
+        if fresh:
+            self._acknowledge(owner, held, fresh)
+        try:
+            if limit:
+                leased += self._more(intake, queues, most, limit - len(leased), idle=not leased)
+        except StoreUnavailable:
+            if not outcomes and not leased:
+                raise
+            # What was settled is settled; the next turn tells that the server is away.
+        return Settlement(len(outcomes) - len(fresh)), leased
+
+    def _note_down(self, owner: str, leased: list[Delivery], settled: Container[int]) -> list[Delivery]:
+        """Write the note before any of these start; return those that are ours then."""
+        epoch = self._consuming.epoch
+        try:
+            self._write_note(owner, without=settled)
+        except BaseException:
+            self._return_leases(owner, [delivery.tag for delivery in leased])
+            raise
+        if self._consuming.still(epoch):
+            return leased
+        # The server has given them to others, who may have looked before the note was there.
+        held = self._leases.of(owner)
+        for delivery in leased:
+            held.pop(delivery.tag, None)
+        self._write_note(owner, without=settled, wait=False)
+        return []
+
+    def _more(self, intake: Intake, queues: Sequence[str], most: int, limit: int, *, idle: bool) -> list[Delivery]:
+        """Have the next messages pushed, and fetch what cannot be."""
+        stream, owner = intake.stream, intake.owner
+        if intake.is_careful:
+            stream.withdraw()
+            return self._lease(owner, queues, limit) if idle else []
+        stream.follow(queues, most)
+        if most >= len(queues):
+            # Those whose messages are not pushed in their turn; each is the first once.
+            asked = [queue for queue in queues if stream.kind(queue) is Kind.FETCHED and (idle or queue == queues[0])]
+        elif idle and not stream.covers(queues):
+            asked = [queue for queue in queues if stream.kind(queue) is not Kind.STAYS]
+        else:
+            if not idle:
+                stream.withdraw()  # a consumer for each queue would bring more than can start
+            asked = [queue for queue in queues if stream.kind(queue) is Kind.FETCHED and idle]
+        return self._lease(owner, asked, limit) if asked and limit > 0 else []
+
+    def subscribe(self, owner: str, wake: Callable[[], None]) -> None:
+        """See :meth:`Broker.subscribe`.  One owner of a process can."""
+        if self._intake is None:
+            stream = Stream(self._consuming, self._topology, self._leases, wake)
+            self._intake = Intake(owner, stream, self._suspects, self._consuming, self._leases)
+
+    def listen(self, owner: str, queues: Sequence[str], room: int, *, quiet: bool) -> Listening:
+        """See :meth:`Broker.listen`."""
+        intake = self._intake
+        if intake is None or not queues:
+            return Listening(None, PAUSE)
+        with self._turning:
+            return intake.listen(queues, room, quiet=quiet)
+
+    def withdraw(self, owner: str) -> None:
+        """See :meth:`Broker.withdraw`."""
+        if self._intake is not None:
+            with self._turning:
+                self._intake.stream.withdraw()
+
+    def _held(self, owner: str, *, prove: bool = True) -> dict[int, Lease]:
         """An owner's leases, if it is ours and was not condemned."""
         if owner in self._fenced_off or owner not in self._served:
             raise OwnerLost(f"{owner} is not registered, or its leases were taken over")
-        if time.monotonic() - self._proved.get(owner, float("-inf")) > FENCE_SECONDS:
+        if prove and time.monotonic() - self._proved.get(owner, float("-inf")) > FENCE_SECONDS:
             self._write_note(owner)
         return self._leases.of(owner)
 
-    def _settle(self, owner: str, held: dict[int, Lease], outcomes: Sequence[Outcome]) -> Settlement:
+    @staticmethod
+    def _fresh(held: dict[int, Lease], outcomes: Sequence[Outcome]) -> dict[int, Outcome]:
+        """Outcomes of what is leased, one for each tag."""
         fresh: dict[int, Outcome] = {}
         for outcome in outcomes:
             tag = outcome.delivery.tag
             if tag in held and tag not in fresh and held[tag].delivery.raw == outcome.delivery.raw:
                 fresh[tag] = outcome
+        return fresh
+
+    def _settle(self, owner: str, held: dict[int, Lease], outcomes: Sequence[Outcome]) -> Settlement:
+        fresh = self._fresh(held, outcomes)
         self._publisher.follow_up(owner, fresh.values())
+        self._write_note(owner, without=fresh, wait=False)
+        self._acknowledge(owner, held, fresh)
+        return Settlement(len(outcomes) - len(fresh))
+
+    def _acknowledge(self, owner: str, held: dict[int, Lease], fresh: dict[int, Outcome]) -> None:
+        """What follows these outcomes is sent, and the note does not list them any more."""
         returned = [held[tag] for tag, outcome in fresh.items() if goes_back_unchanged(outcome)]
         settled = [held[tag] for tag, outcome in fresh.items() if not goes_back_unchanged(outcome)]
         detached = [lease.delivery.raw for lease in settled if lease.epoch != self._consuming.epoch]
         if detached:
             self._owners.remember_settled(detached)
-        self._write_note(owner, without=fresh, wait=False)
-        self._consuming.send(self._leases.acks(settled) + self._leases.requeue_leases(returned))
+        with self._consuming.lock:
+            self._consuming.send(self._leases.acks(settled) + self._leases.requeue_leases(returned))
         # Only now: whatever failed so far is done again.
         for tag in fresh:
             del held[tag]
         self._publisher.forget(owner, fresh)
-        return Settlement(len(outcomes) - len(fresh))
 
     def _lease(self, owner: str, queues: Sequence[str], limit: int) -> list[Delivery]:
         leased: list[Delivery] = []
@@ -335,6 +435,9 @@ class RabbitBroker(Broker):
         with self._turning:
             if owner in self._served and owner not in self._fenced_off and self._leases.of(owner):
                 return False
+            if self._intake is not None and self._intake.owner == owner:
+                self._intake.stream.withdraw(for_good=True)
+                self._intake = None
             if not self._owners.remove(owner):
                 return False
             self._leases.forget(owner)

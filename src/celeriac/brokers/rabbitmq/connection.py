@@ -14,12 +14,13 @@ import struct
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from pamqp import commands, frame
 from pamqp.base import Frame
 
-from celeriac.brokers.rabbitmq import wire
+from celeriac.brokers.rabbitmq import deliveries, wire
+from celeriac.brokers.rabbitmq.deliveries import Pushed
 from celeriac.brokers.rabbitmq.options import Address, RabbitOptions
 from celeriac.brokers.rabbitmq.refusals import check_version, login_refused, tls_refused, vhost_refused
 from celeriac.brokers.rabbitmq.wire import Entry
@@ -66,6 +67,22 @@ class Published(NamedTuple):
     """Exchange and routing key of messages that no queue was bound for."""
 
 
+class Listener(Protocol):
+    """Gets what the server sends unasked.  Called with the connection's lock held, from any thread."""
+
+    def queue_of(self, consumer: bytes) -> str:
+        """The queue of a consumer, by its tag."""
+
+    def pushed(self, messages: list[Pushed]) -> None:
+        """Messages have come."""
+
+    def cancelled(self, consumer: bytes) -> None:
+        """The server has ended a consumer: its queue is gone."""
+
+    def lost(self) -> None:
+        """The channel is gone, and with it consumers and messages."""
+
+
 class Connection:
     """Connects when it is first used, and anew when the connection was lost."""
 
@@ -87,6 +104,7 @@ class Connection:
         self.reconnected = False
         """Whether an earlier connection was lost."""
         self.round_trips = 0
+        self.listener: Listener | None = None
         self._purpose = purpose
         self._sock: socket.socket | None = None
         self._reader = wire.FrameReader()
@@ -152,6 +170,8 @@ class Connection:
         self.blocked = None
         if sock is not None:
             sock.close()
+            if self.listener is not None:
+                self.listener.lost()
 
     def _lost(self, why: object) -> StoreUnavailable:
         self._drop()
@@ -294,7 +314,7 @@ class Connection:
                 self._drop()
                 return
         try:
-            while (got := self._reader.next()) is not None:
+            while (got := self._frame()) is not None:
                 self._dispatch(*got)
         except ChannelClosed:
             pass  # the call that it answers has given up on it
@@ -339,12 +359,21 @@ class Connection:
             ChannelClosed: the server closed the channel.
         """
         while True:
-            got = self._reader.next()
+            got = self._frame()
             if got is not None:
                 if not self._dispatch(*got):
                     return got
             else:
                 self._receive(deadline)
+
+    def _frame(self) -> tuple[int, int, bytes] | None:
+        """The next frame that has come, after what was pushed before it."""
+        if self.listener is not None:
+            found, at = deliveries.cut(*self._reader.rest(), self.listener.queue_of)
+            if found:
+                self._reader.skip(at)
+                self.listener.pushed(found)
+        return self._reader.next()
 
     def _receive(self, deadline: float) -> None:
         sock = self._sock
@@ -383,6 +412,13 @@ class Connection:
         if cls == wire.BASIC and method == wire.RETURN:
             self._on_return(payload)
             return True
+        if cls == wire.BASIC and method == wire.DELIVER:
+            self._on_delivery(payload)
+            return True
+        if cls == wire.BASIC and method == wire.CANCEL:
+            if self.listener is not None:
+                self.listener.cancelled(payload[5 : 5 + payload[4]])
+            return True
         if channel == 0 and cls == 10:
             return self._on_connection(method, payload)
         if cls == 20 and method == 40:
@@ -408,9 +444,17 @@ class Connection:
             return False
         return True
 
+    def _on_delivery(self, payload: bytes) -> None:
+        """One that could not be cut with the others: it is large."""
+        content = self._content(time.monotonic() + self.options.answer_timeout)
+        if self.listener is not None:
+            self.listener.pushed([deliveries.assemble(payload, *content, self.listener.queue_of)])
+
     def _on_channel_close(self, channel: int, payload: bytes) -> None:
         closed = _unmarshal(channel, payload)
         self._channel_open = False
+        if self.listener is not None:
+            self.listener.lost()
         self._send(frame.marshal(commands.Channel.CloseOk(), channel))
         raise ChannelClosed(closed.reply_code, closed.reply_text)
 
@@ -503,6 +547,22 @@ class Connection:
         with self.lock:
             self._send(b"".join(frames))
 
+    def post(self, method: Frame) -> None:
+        """Call a method of the channel that has no answer."""
+        with self.lock:
+            self._send(frame.marshal(method, WORK))
+
+    def fileno(self) -> int:
+        """Becomes readable when the server has sent something.  Of an open connection."""
+        assert self._sock is not None
+        return self._sock.fileno()
+
+    def still(self, epoch: int) -> bool:
+        """Whether this is the same channel as at that time, as far as is known now."""
+        with self.lock:
+            self._take_pending()
+            return self.epoch == epoch and self._sock is not None and self._channel_open
+
     def publish(self, entries: Sequence[Entry], *, wait: bool = True) -> Published:
         """Publish messages and wait until the server has confirmed or refused each of them.
 
@@ -559,7 +619,7 @@ class Connection:
             self._next_or_more(deadline)
 
     def _next_or_more(self, deadline: float) -> None:
-        got = self._reader.next()
+        got = self._frame()
         if got is None:
             self._receive(deadline)
         else:

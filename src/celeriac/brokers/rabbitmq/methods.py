@@ -33,6 +33,11 @@ class _QueuePurge(commands.Queue.Purge):
         """The server does that."""
 
 
+class _BasicConsume(commands.Basic.Consume):
+    def validate(self) -> None:
+        """The server does that."""
+
+
 class _ExchangeDeclare(commands.Exchange.Declare):
     def validate(self) -> None:
         """The server does that."""
@@ -88,3 +93,20 @@ def declare_exchange(
 def bind_exchange(destination: str, source: str, routing_key: str) -> Frame:
     """``exchange.bind``."""
     return _ExchangeBind(destination=destination, source=source, routing_key=routing_key)
+
+
+def consume(queue: str, tag: str) -> Frame:
+    """``basic.consume``; what comes has to be acknowledged."""
+    return _BasicConsume(0, queue, tag)
+
+
+def cancel(tag: str, *, wait: bool = True) -> Frame:
+    """``basic.cancel``."""
+    return commands.Basic.Cancel(tag, nowait=not wait)
+
+
+def prefetch(count: int) -> Frame:
+    """``basic.qos`` for the consumers that follow: most of their messages that may be unacknowledged, for each.  Not for the
+    channel as a whole: the server asks a process of its own for each message then, and quorum queues do not take it at all.
+    """
+    return commands.Basic.Qos(0, count, global_=False)

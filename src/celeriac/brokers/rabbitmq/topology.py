@@ -75,6 +75,10 @@ class Topology:
                 self._since = connection.connected_at
                 self._declared.add(queue)
 
+    def spec(self, queue: str) -> QueueSpec:
+        """How a queue is declared."""
+        return self._specs(queue)
+
     def is_ours(self, queue: str) -> bool:
         """Whether a queue, and what leads into it, is this process's to declare."""
         return not self._specs(queue).passive

@@ -47,6 +47,7 @@ _NACK = struct.Struct(">BHIHHQBB")
 
 BASIC = 60
 PUBLISH, RETURN, GET, GET_OK, GET_EMPTY, ACK, NACK = 40, 50, 70, 71, 72, 80, 120
+CANCEL, DELIVER = 30, 60
 
 PLAIN_PROPERTIES = properties.encode({"delivery_mode": 2, "type": PLAIN_TYPE})
 
@@ -230,6 +231,14 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = b""
         self._at = 0
+
+    def rest(self) -> tuple[bytes, int]:
+        """What has not been cut yet: the bytes, and where it begins in them."""
+        return self._buffer, self._at
+
+    def skip(self, at: int) -> None:
+        """What comes before this place was cut by somebody else."""
+        self._at = at
 
     def feed(self, data: bytes) -> None:
         """Add what has arrived."""
