@@ -16,7 +16,7 @@ called again; after a ``lease`` of unknown fate, :meth:`Broker.leased` tells wha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -287,10 +287,20 @@ class Broker(ABC):
         """
         return Listening(None, 1.0)
 
-    def withdraw(self, owner: str) -> None:  # noqa: B027 - most stores push nothing
+    def withdraw(self, owner: str, queues: Collection[str], *, must: bool) -> bool:
         """The owner can start nothing for now: what was pushed to it and not leased goes back to its place, and no more is pushed before it
         leases or listens again.  Never fails: a store that is away has taken it back.
+
+        Args:
+            owner: that subscribed.
+            queues: those of its leases that it has not started.
+            must: even if it makes no difference.
+
+        Returns:
+            Whether what it has not started is to go back as well.  It makes no difference while nobody waits for it: others have
+            enough to do.
         """
+        return True
 
     # -- lanes -----------------------------------------------------------------------------------------------------
 

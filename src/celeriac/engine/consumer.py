@@ -38,6 +38,8 @@ RECALL_LIMIT = 1_000_000
 LONGEST_PAUSE = 2.0
 """Seconds between attempts to reach a store that is away.  Longer would delay the recovery; shorter would hammer it."""
 
+LONGEST_WAIT = 0.5
+"""Seconds that unstarted work may wait behind one running task even when nobody else would run it sooner."""
 
 START_SECONDS = 0.005
 """How much work may come out of the lanes at once: little, because each must start within moments of its permit."""
@@ -333,8 +335,8 @@ class Consumer:
     def hand_back(self, reason: str) -> int:
         """Put unstarted work back at the head of its queues, from any thread; return how many messages."""
         # First: what goes back would be pushed to this slot again.
-        if self._pushed and (self.inbox or self._returning or self.stopping or self._is_full()):
-            self._broker.withdraw(self.owner)
+        if self._pushed and not self._withdraw():
+            return 0
         jobs = []
         while self.inbox:
             try:
@@ -345,8 +347,14 @@ class Consumer:
             self._release(jobs, reason)
         return len(jobs)
 
-    def _is_full(self) -> bool:
-        return len(self._running) >= self._settings.slot_concurrency
+    def _withdraw(self) -> bool:
+        """Have nothing pushed to this slot for now; return False when what it has not started may as well stay here."""
+        jobs = [*self.inbox.copy(), *self._returning]
+        if not jobs and not self.stopping and len(self._running) < self._settings.slot_concurrency:
+            return True
+        waited = time.monotonic() - self.progressed_at
+        must = self.stopping or bool(self._returning) or waited > LONGEST_WAIT
+        return self._broker.withdraw(self.owner, {job.delivery.queue for job in jobs}, must=must)
 
     def _release(self, jobs: list[Job], reason: str) -> None:
         with self._releasing:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from celeriac.backend import Backend
@@ -186,6 +186,9 @@ class RabbitBroker(Broker):
         if intake.is_careful:
             stream.withdraw()
             return self._lease(owner, queues, limit) if idle else []
+        if stream.waiting > 2 * most and self._are_awaited(stream.waiting_queues()):
+            stream.withdraw()  # they turned out to be more work than was thought
+            return []
         stream.follow(queues, most)
         if most >= len(queues):
             # Those whose messages are not pushed in their turn; each is the first once.
@@ -212,11 +215,26 @@ class RabbitBroker(Broker):
         with self._turning:
             return intake.listen(queues, room, quiet=quiet)
 
-    def withdraw(self, owner: str) -> None:
+    def withdraw(self, owner: str, queues: Collection[str], *, must: bool) -> bool:
         """See :meth:`Broker.withdraw`."""
-        if self._intake is not None:
-            with self._turning:
-                self._intake.stream.withdraw()
+        if self._intake is None:
+            return True
+        with self._turning:
+            held = {*queues, *self._intake.stream.waiting_queues()}
+            if not must and held and not self._are_awaited(held):
+                return False
+            self._intake.stream.withdraw()
+            return True
+
+    def _are_awaited(self, queues: Iterable[str]) -> bool:
+        """Whether somebody waits for messages of one of these queues.  Nobody does while there are some to be had: whoever is
+        idle has a consumer, which would have got them.
+        """
+        try:
+            answers = self._watching.call(*(declare_queue(queue, passive=True) for queue in queues))
+        except StoreUnavailable:
+            return True
+        return not all(answer.message_count for answer in answers)
 
     def _held(self, owner: str, *, prove: bool = True) -> dict[int, Lease]:
         """An owner's leases, if it is ours and was not condemned."""

@@ -25,6 +25,10 @@ from celeriac.errors import StoreUnavailable
 GROWTH = 4
 """A consumer's prefetch becomes at most so many times as large at once: a change from tiny to slow tasks costs little then."""
 
+SHRINKING = 4
+"""A consumer is replaced when its prefetch is more than so many times what it should be.  What a slot may hold goes up and down with
+each run that was measured, and each replacement costs a round trip."""
+
 IN_A_ROW = 0.01
 """Messages that come within so many seconds after the ones before are a load for which more may be fetched at once.  Shorter, and a
 slow server never gets to send in batches; longer, and a slot that has little to do holds what another could run."""
@@ -77,6 +81,11 @@ class Stream:
     def waiting(self) -> int:
         """Messages that have come and are not leased."""
         return sum(map(len, self._waiting.values()))
+
+    def waiting_queues(self) -> list[str]:
+        """Queues of these messages."""
+        with self._connection.lock:
+            return [queue for queue, waiting in self._waiting.items() if waiting]
 
     def queue_of(self, consumer: bytes) -> str:
         """See :class:`~celeriac.brokers.rabbitmq.connection.Listener`."""
@@ -156,9 +165,6 @@ class Stream:
         """
         with self._connection.lock:
             self._drop_others(queues)
-            if self.waiting > 2 * most:  # they turned out to be more work than was thought
-                self.withdraw()
-                return
             share = most // len(queues)
             held = self._leases.count_unacked() // len(queues)
             for queue in queues:
@@ -180,7 +186,7 @@ class Stream:
                 self._open(queue, wanted - held)
         elif consumer.prefetch * 2 <= wanted and self._busy:
             self._replace(consumer, min(wanted, consumer.prefetch * GROWTH))
-        elif consumer.prefetch > 2 * wanted:
+        elif consumer.prefetch > SHRINKING * wanted:
             self._replace(consumer, wanted - held)
 
     def _replace(self, consumer: _Consumer, prefetch: int) -> None:
