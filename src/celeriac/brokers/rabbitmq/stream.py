@@ -235,8 +235,10 @@ class Stream:
                 consumer, kind = self._consumers.get(queue), self.kind(queue)
                 if consumer is None and kind is not Kind.FETCHED:
                     self._open(queue, wanted if kind is Kind.PUSHED else STANDING_PREFETCH)
-                elif consumer is not None and quiet and kind is Kind.PUSHED and consumer.prefetch > wanted:
-                    self._replace(consumer, wanted)
+                elif consumer is not None and kind is Kind.PUSHED:
+                    credit = consumer.prefetch - self._leases.outstanding(consumer.tag.encode())
+                    if credit < wanted or (quiet and credit > wanted):
+                        self._replace(consumer, wanted)
             self._connection.ensure()
             if self.waiting or not self.covers(queues):
                 return None
