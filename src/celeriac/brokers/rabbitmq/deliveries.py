@@ -4,22 +4,37 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from typing import Protocol
 
 from celeriac.brokers.rabbitmq.wire import (
     END,
-    FROM_DELAY,
     HEADER,
-    MAGIC,
     METHOD,
     NOT_AMQP,
-    PLAIN_MARK,
-    REDELIVERED,
     Gotten,
+    parcel,
 )
 from celeriac.errors import ConfigurationError
 
 Pushed = tuple[bytes, Gotten]
 """The tag of the consumer that it came by, and the message."""
+
+
+class Listener(Protocol):
+    """Gets what the server sends unasked.  Called with the connection's lock held, from any thread."""
+
+    def queue_of(self, consumer: bytes) -> str:
+        """The queue of a consumer, by its tag."""
+
+    def pushed(self, messages: list[Pushed]) -> None:
+        """Messages have come."""
+
+    def cancelled(self, consumer: bytes) -> None:
+        """The server has ended a consumer: its queue is gone."""
+
+    def lost(self) -> None:
+        """The channel is gone, and with it consumers and messages."""
+
 
 _DELIVER = b"\x00<\x00<"
 """How the payload of ``basic.deliver`` begins."""
@@ -27,7 +42,6 @@ _DELIVER = b"\x00<\x00<"
 _FRAME = struct.Struct(">BHI")
 _CONTENT = struct.Struct(">BHI4xQ")
 _TAG = struct.Struct(">QB")
-_LONG = struct.Struct(">I")
 
 
 def cut(buffer: bytes, at: int, queue_of: Callable[[bytes], str]) -> tuple[list[Pushed], int]:
@@ -71,11 +85,5 @@ def assemble(payload: bytes, properties: bytes, body: bytes, queue_of: Callable[
     route_at = 14 + payload[4]
     consumer = payload[5 : route_at - 9]
     tag, again = _TAG.unpack_from(payload, route_at - 9)
-    if properties.endswith(PLAIN_MARK):
-        return consumer, Gotten(tag, bool(again), 0, body)
-    route = payload[route_at:]
-    if route.startswith(FROM_DELAY):
-        name = queue_of(consumer).encode()
-        route = b"\x00" + bytes((len(name),)) + name
-    raw = b"".join((bytes((MAGIC, again & REDELIVERED)), route, _LONG.pack(len(properties)), properties, body))
-    return consumer, Gotten(tag, bool(again), 0, raw)
+    queue = queue_of(consumer).encode()
+    return consumer, Gotten(tag, bool(again), 0, parcel(again, payload[route_at:], queue, properties, body))

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 from celeriac.brokers.rabbitmq import methods, wire
-from celeriac.brokers.rabbitmq.connection import ChannelClosed, Connection
+from celeriac.brokers.rabbitmq.closed import ChannelClosed
+from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.deliveries import Pushed
 from celeriac.brokers.rabbitmq.leases import Leases
 from celeriac.brokers.rabbitmq.topology import Topology

@@ -9,7 +9,8 @@ from typing import Any
 
 from pamqp.base import Frame
 
-from celeriac.brokers.rabbitmq.connection import ChannelClosed, Connection
+from celeriac.brokers.rabbitmq.closed import ChannelClosed
+from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.methods import bind_exchange, bind_queue, declare_exchange, declare_queue
 from celeriac.errors import AccessDenied, ConfigurationError
 

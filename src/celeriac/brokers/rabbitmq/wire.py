@@ -212,14 +212,23 @@ class Gotten(NamedTuple):
     raw: bytes
 
 
-def parse_get_ok(payload: bytes) -> tuple[int, bool, int, bytes]:
-    """Delivery tag, whether it was delivered before, messages left, and exchange with routing key as a parcel has them."""
+def gotten(payload: bytes, queue: bytes, properties: bytes, body: bytes) -> Gotten:
+    """A message from its ``basic.get-ok``, its properties and its body."""
     tag, redelivered = struct.unpack_from(">QB", payload, 4)
     at = 13
     at += 1 + payload[at]
     at += 1 + payload[at]
     (left,) = _LONG.unpack_from(payload, at)
-    return tag, bool(redelivered), left, payload[13:at]
+    return Gotten(tag, bool(redelivered), left, parcel(redelivered, payload[13:at], queue, properties, body))
+
+
+def parcel(redelivered: int, route: bytes, queue: bytes, properties: bytes, body: bytes) -> bytes:
+    """Bytes for the engine from what came over the wire.  ``route``: exchange and routing key as they stand there."""
+    if properties.endswith(PLAIN_MARK):
+        return body
+    if route.startswith(FROM_DELAY):
+        route = b"\x00" + bytes((len(queue),)) + queue
+    return b"".join((bytes((MAGIC, redelivered)), route, _LONG.pack(len(properties)), properties, body))
 
 
 NOT_AMQP = "What the server sends is not AMQP 0-9-1; is it the port of another protocol?"
