@@ -105,6 +105,20 @@ def test_connections_that_drop_again_and_again_lose_and_double_nothing(shared_ra
             assert stage.dead() == []
 
 
+def test_nothing_waits_behind_a_slow_task(rabbitmq_url, tmp_path):
+    keys = [f"k{n}" for n in range(120)]
+    with Stage(tmp_path, rabbitmq_url, f"sqlite:///{tmp_path}/results.sqlite3") as stage, stage.worker():
+        stage.send_many("note", keys[:20])  # from now on a slot would hold many of these
+        wait_until_all_ran(stage, keys[:20])
+        stage.send_many("note", keys[20:70])
+        slow = stage.send("hold", "slow", "gate")
+        stage.send_many("note", keys[70:])
+        wait_until(lambda: set(stage.effects.count("ran")) >= set(keys), 40, lambda: missing(stage, keys))
+        stage.effects.open_gate("gate")
+        assert slow.get(timeout=20) == "slow"
+        assert set(stage.effects.count("ran").values()) == {1}
+
+
 def test_a_partition_during_a_task_neither_doubles_nor_loses_it(shared_rabbitmq, rabbitmq_url, tmp_path):
     """The server gives the cut-off node's messages to others while the bodies go on."""
     results = f"sqlite:///{tmp_path}/results.sqlite3"

@@ -11,14 +11,14 @@ from celeriac.broker import Listening
 from celeriac.brokers.rabbitmq import notes
 from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.fetching import Fetching
-from celeriac.brokers.rabbitmq.intake import Intake
+from celeriac.brokers.rabbitmq.intake import LONGEST_REST, Intake
 from celeriac.brokers.rabbitmq.leases import Lease, Leases
 from celeriac.brokers.rabbitmq.methods import declare_queue
 from celeriac.brokers.rabbitmq.options import RabbitOptions
 from celeriac.brokers.rabbitmq.owners import Owners, note_entry
 from celeriac.brokers.rabbitmq.publisher import Publisher, goes_back_unchanged
 from celeriac.brokers.rabbitmq.stream import Kind, Stream
-from celeriac.brokers.rabbitmq.suspects import PAUSE, Suspects
+from celeriac.brokers.rabbitmq.suspects import Suspects
 from celeriac.brokers.rabbitmq.topology import Topology
 from celeriac.errors import OwnerLost, StoreUnavailable
 from celeriac.message import Delivery
@@ -148,6 +148,9 @@ class Turns:
     def _more(self, intake: Intake, queues: Sequence[str], most: int, limit: int, *, idle: bool) -> list[Delivery]:
         """Have the next messages pushed, and fetch what cannot be."""
         stream, owner = intake.stream, intake.owner
+        if not queues:
+            stream.withdraw(for_good=True)
+            return []
         if intake.is_careful:
             stream.withdraw()
             return self._lease(owner, queues, limit) if idle else []
@@ -176,7 +179,7 @@ class Turns:
         """See :meth:`Broker.listen`."""
         intake = self._intake
         if intake is None or not queues:
-            return Listening(None, PAUSE)
+            return Listening(None, LONGEST_REST)
         with self.lock:
             return intake.listen(queues, room, quiet=quiet)
 
