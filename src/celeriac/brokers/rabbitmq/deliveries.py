@@ -8,6 +8,7 @@ from typing import Protocol
 
 from celeriac.brokers.rabbitmq.wire import (
     END,
+    FROM_DELAY,
     HEADER,
     METHOD,
     NOT_AMQP,
@@ -85,5 +86,6 @@ def assemble(payload: bytes, properties: bytes, body: bytes, queue_of: Callable[
     route_at = 14 + payload[4]
     consumer = payload[5 : route_at - 9]
     tag, again = _TAG.unpack_from(payload, route_at - 9)
-    queue = queue_of(consumer).encode()
-    return consumer, Gotten(tag, bool(again), 0, parcel(again, payload[route_at:], queue, properties, body))
+    route = payload[route_at:]
+    queue = queue_of(consumer).encode() if route.startswith(FROM_DELAY) else b""
+    return consumer, Gotten(tag, bool(again), 0, parcel(again, route, queue, properties, body))
