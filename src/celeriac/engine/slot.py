@@ -100,6 +100,8 @@ class Slot:
         self._watchdog = Watchdog(self.consumer, settings.patience_seconds)
         self._wake = WakePipe()
         self._idle_said = False
+        self._idle_said_at = 0.0
+        """When the supervisor was told, where the store pushes messages; 0: it was told otherwise."""
         self._is_quiet = False
         """Whether nothing has come for a while."""
 
@@ -136,9 +138,6 @@ class Slot:
     def _run_once(self) -> bool:
         self._watchdog.wake()
         worked = self.consumer.run_once()
-        if worked and self._idle_said and self._broker.pushes:  # nobody else knows
-            self._control.send("busy")
-            self._idle_said = False
         if self._reports:
             self._relay.flush()
         # A concurrent pool goes on by itself: there is nothing to do until a run ends or a message arrives.
@@ -163,13 +162,19 @@ class Slot:
 
     def _listen(self, longest: float) -> None:
         """Wait for a message that the store pushes.  Most come soon after the last one was settled, if at all."""
-        if self._is_quiet:
-            self._say_idle()
         listening = self.consumer.listen(quiet=self._is_quiet)
+        now = time.monotonic()
+        if self._is_quiet and listening.fd is not None and now - self._idle_said_at > IDLE_CHECK / 2:
+            # Again and again: it shows that this slot is not deaf.
+            self._control.send("idle")
+            self._idle_said_at = now
         longest = min(longest if self._is_quiet else QUIET_AFTER, listening.longest)
-        self._is_quiet = self._wake.wait(self._seat.bell, longest, listening.fd) is None or (
-            self._is_quiet and listening.fd is None
-        )
+        woken = self._wake.wait(self._seat.bell, longest, listening.fd)
+        if woken is not None and self._idle_said_at:
+            self._control.send("busy")
+            self._idle_said_at = 0.0
+        # A turn that finds nothing comes between two waits, and is no message.
+        self._is_quiet = woken is None or (self._is_quiet and listening.fd is None)
 
     def _say_idle(self) -> None:
         if not self._idle_said:

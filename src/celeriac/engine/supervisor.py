@@ -320,6 +320,14 @@ class Supervisor:
         else:
             slot.order("interrupt", tag, "terminate", 0.0)
 
+    def consuming_age(self) -> float | None:
+        """Seconds since this node last asked for messages while it could start some; ``None``: all of its slots are busy."""
+        idle = [slot.idle_at for slot in self.roster.all() if slot.idle and not slot.ledger.running()]
+        doorbell = self._loops.get("doorbell")
+        if not idle:
+            return None
+        return time.monotonic() - (doorbell.turned_at if doorbell else min(idle))
+
     def loop_ages(self) -> dict[str, float]:
         """Seconds since each background loop last did its duty."""
         now = time.monotonic()
