@@ -14,7 +14,9 @@ from benchmarks.patterns import PATTERNS
 from benchmarks.systems import SYSTEMS
 
 REFERENCE = "celery"
-OTHER_REFERENCES = {"celeriac-rabbitmq": "celery-rabbitmq", "celery-rabbitmq": "celery-rabbitmq"}
+OTHER_REFERENCES = dict.fromkeys(
+    ("celeriac-rabbitmq", "celery-rabbitmq", "celery-rabbitmq-confirmed"), "celery-rabbitmq"
+)
 """Systems that are compared with Celery on another broker."""
 
 Format = Callable[[float], str]

@@ -67,7 +67,8 @@ def _postgres_results(_: Choice) -> Iterable[Case]:
 def _rabbitmq(_: Choice) -> Iterable[Case]:
     """Celeriac and Celery, both on RabbitMQ."""
     names = ("celeriac-rabbitmq", "celery-rabbitmq")
-    return [Case(measure, name) for measure in ("drain", "send", "steady") for name in names]
+    cases = [Case(measure, name) for measure in ("drain", "send", "steady", "idle") for name in names]
+    return [*cases, Case("send", "celery-rabbitmq-confirmed")]
 
 
 ROWS: Mapping[str, Callable[[Choice], Iterable[Case]]] = {

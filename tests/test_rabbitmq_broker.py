@@ -10,8 +10,9 @@ import pytest
 
 from celeriac.brokers.rabbitmq import properties, wire
 from celeriac.brokers.rabbitmq.broker import RabbitBroker
+from celeriac.brokers.rabbitmq.closed import ChannelClosed
 from celeriac.brokers.rabbitmq.connection import Connection
-from celeriac.brokers.rabbitmq.methods import delete_queue
+from celeriac.brokers.rabbitmq.methods import declare_queue, delete_queue
 from celeriac.brokers.rabbitmq.options import Address
 from celeriac.brokers.rabbitmq.owners import Owners
 from celeriac.brokers.rabbitmq.topology import LEVELS, Binding, QueueSpec, delay_route, plain_queue, ticks_until
@@ -102,6 +103,25 @@ def test_a_deleted_queue_comes_back(make):
     (delivery,) = wait_until(lambda: broker.lease(owner, [QUEUE], 1))
     assert broker.settle(owner, done(delivery, kept)).fenced == 0
     assert broker.lease(owner, ["other"], 1) == []
+
+
+def test_an_auto_delete_queue_goes_with_the_last_that_serves_it(make):
+    """As ``Broadcast`` makes them; consumers come and go here, so it is not for the server to tell."""
+    broadcast = partial(QueueSpec, auto_delete=True)
+    one, two = make(specs=broadcast), make(specs=broadcast)
+    owners = [(broker, owner_of(broker)) for broker in (one, two)]
+    one.publish(messages("a", "b"))
+    for broker, owner in owners:
+        broker.beat([owner], [QUEUE], 60)
+        broker.subscribe(owner, lambda: None)
+        assert len(wait_until(lambda broker=broker, owner=owner: broker.lease(owner, [QUEUE], 1))) == 1
+        assert broker.unregister(owner) is False
+        broker.settle(owner, done(*broker.leased(owner)))
+        assert broker.unregister(owner)
+        broker.close()
+    with closing(Connection(one.options, "looks")) as connection, pytest.raises(ChannelClosed) as refused:
+        connection.call(declare_queue(QUEUE, passive=True))
+    assert refused.value.code == 404
 
 
 def _delete_queue(broker, queue):

@@ -10,9 +10,10 @@ import pytest
 from amqp.basic_message import Message as PyAmqpMessage
 from hypothesis import given
 from hypothesis import strategies as st
-from pamqp import commands
+from pamqp import commands, frame, header
+from pamqp.body import ContentBody
 
-from celeriac.brokers.rabbitmq import notes, properties, wire
+from celeriac.brokers.rabbitmq import deliveries, notes, properties, wire
 from celeriac.compat import parcel
 from celeriac.errors import ConfigurationError
 from celeriac.message import Delivery
@@ -105,3 +106,47 @@ def test_a_message_is_known_again_whatever_a_quorum_queue_adds():
     assert notes.full_identity(counted) == notes.full_identity(first)
     assert notes.full_identity(packed({"task": "t", "id": "2"})) != notes.full_identity(first)
     assert not wire.same_message(wire.as_copy(first), first)
+
+
+# -- what is pushed ----------------------------------------------------------------------------------------------------
+
+
+def as_pushed(number, body, frame_max):
+    """Frames as the server sends them, by another library."""
+    most = frame_max - 8
+    method = frame.marshal(commands.Basic.Deliver("0.1", number, bool(number % 2), "shop", "orders"), 1)
+    head = frame.marshal(header.ContentHeader(0, len(body), commands.Basic.Properties(message_id=str(number))), 1)
+    parts = [frame.marshal(ContentBody(body[at : at + most]), 1) for at in range(0, len(body), most)]
+    return b"".join((method, head, *parts))
+
+
+@given(st.lists(st.binary(max_size=90) | st.just(b"\x00<\x00<" * 20), max_size=6), st.integers(1, 400))
+def test_pushed_messages_are_cut_out_whole_however_they_arrive(bodies, chunk):
+    stream = b"".join(as_pushed(number, body, 4096) for number, body in enumerate(bodies)) + wire.HEARTBEAT_FRAME
+    reader, found = wire.FrameReader(), []
+    for at in range(0, len(stream), chunk):
+        reader.feed(stream[at : at + chunk])
+        pushed, reached = deliveries.cut(*reader.rest(), lambda consumer: {b"0.1": "orders"}[consumer])
+        reader.skip(reached)
+        found += pushed
+    assert reader.next() == (wire.HEARTBEAT, 0, b"")
+    assert [got.tag for _, got in found] == list(range(len(bodies)))
+    for (consumer, got), body in zip(found, bodies, strict=True):
+        parcel = wire.unpack(got.raw)
+        assert consumer == b"0.1"
+        assert (parcel.exchange, parcel.routing_key, parcel.body) == ("shop", "orders", body)
+        assert parcel.redelivered == got.redelivered == bool(got.tag % 2)
+        assert properties.decode(parcel.properties) == {"message_id": str(got.tag)}
+
+
+def test_a_message_of_several_frames_is_left_to_others():
+    stream = as_pushed(1, b"small", 64) + as_pushed(2, b"x" * 200, 64)
+    found, at = deliveries.cut(stream, 0, lambda _: "orders")
+    assert [got.tag for _, got in found] == [1]
+    assert stream[at:] == as_pushed(2, b"x" * 200, 64)
+
+
+def test_what_is_no_amqp_is_not_taken_for_a_message():
+    broken = as_pushed(1, b"body", 4096)[:-1] + b"?"
+    with pytest.raises(ConfigurationError, match="not AMQP"):
+        deliveries.cut(broken, 0, lambda _: "orders")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import suppress
+from urllib.request import urlopen
 
 import pytest
 from kombu.exceptions import OperationalError
 
-from tests.helpers import wait_until
+from tests.helpers import free_port, wait_until
 from tests.proxy import FaultProxy
 from tests.workers import Stage
 
@@ -103,6 +105,28 @@ def test_connections_that_drop_again_and_again_lose_and_double_nothing(shared_ra
             wait_until_all_ran(stage, keys)
             assert max(stage.effects.count("ran").values()) == 1
             assert stage.dead() == []
+
+
+def readiness(port):
+    with suppress(OSError), urlopen(f"http://127.0.0.1:{port}/readyz?verbose", timeout=5) as answer:
+        return answer.read().decode()
+    return ""
+
+
+def test_nothing_waits_behind_a_slow_task_and_the_idle_slot_shows_that_it_listens(rabbitmq_url, tmp_path):
+    keys, port = [f"k{n}" for n in range(120)], free_port()
+    results, options = f"sqlite:///{tmp_path}/results.sqlite3", [f"--http-port={port}"]
+    with Stage(tmp_path, rabbitmq_url, results) as stage, stage.worker(options=options):
+        stage.send_many("note", keys[:20])  # from now on a slot would hold many of these
+        wait_until_all_ran(stage, keys[:20])
+        stage.send_many("note", keys[20:70])
+        slow = stage.send("hold", "slow", "gate")
+        stage.send_many("note", keys[70:])
+        wait_until(lambda: set(stage.effects.count("ran")) >= set(keys), 40, lambda: missing(stage, keys))
+        wait_until(lambda: "asked for messages" in readiness(port), 20)
+        stage.effects.open_gate("gate")
+        assert slow.get(timeout=20) == "slow"
+        assert set(stage.effects.count("ran").values()) == {1}
 
 
 def test_a_partition_during_a_task_neither_doubles_nor_loses_it(shared_rabbitmq, rabbitmq_url, tmp_path):

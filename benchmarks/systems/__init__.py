@@ -9,7 +9,7 @@ from benchmarks.systems.celery import CeleryPrefork, CeleryThreads
 from benchmarks.systems.dramatiq import Dramatiq
 from benchmarks.systems.huey import Huey
 from benchmarks.systems.postgres import CeleriacPostgres, CeleriacResults, CeleryDatabase, PgQueuer, Procrastinate
-from benchmarks.systems.rabbitmq import CeleriacRabbit, CeleryRabbit
+from benchmarks.systems.rabbitmq import CeleriacRabbit, CeleryConfirmed, CeleryRabbit
 from benchmarks.systems.rq import RQ
 from benchmarks.systems.saq import SAQ
 from benchmarks.systems.streaq import Streaq
@@ -28,7 +28,7 @@ RESULTS_IN_POSTGRES: tuple[type[System], ...] = (CeleriacResults, CeleryDatabase
 
 _ALL: tuple[type[System], ...] = (
     *(Limit, Celeriac, CeleriacSQLite, CeleryPrefork, CeleryThreads),
-    *(CeleriacRabbit, CeleryRabbit),
+    *(CeleriacRabbit, CeleryRabbit, CeleryConfirmed),
     *PEERS,
     *ON_POSTGRES,
     *RESULTS_IN_POSTGRES,

@@ -70,3 +70,12 @@ class CeleryRabbit(OnRabbit):
 
     def workers(self) -> list[list[str]]:
         return CeleryPrefork().workers()
+
+
+class CeleryConfirmed(CeleryRabbit):
+    """The same promise to the sender as Celeriac's: when the call returns, the server has the message."""
+
+    name = "celery-rabbitmq-confirmed"
+    title = "Celery on RabbitMQ, confirmed"
+    settings = f"{CeleryPrefork.settings}; durable classic queue, persistent messages, confirmed (confirm_publish)"
+    app = "benchmarks.apps.celery_confirmed_app"

@@ -16,8 +16,9 @@ called again; after a ``lease`` of unknown fate, :meth:`Broker.leased` tells wha
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from celeriac.backend import Backend
 from celeriac.errors import ConfigurationError, StoreUnavailable
@@ -79,6 +80,15 @@ class DeadMessage:
     """When it died: seconds since the epoch."""
 
 
+class Listening(NamedTuple):
+    """How an idle owner learns that a message has come."""
+
+    fd: int | None
+    """A file descriptor that can be read then; ``None``: none, look again in time."""
+    longest: float
+    """Seconds after which to look in any case."""
+
+
 class Broker(ABC):
     """Queues, schedule, leases and dead letters in one store."""
 
@@ -131,6 +141,10 @@ class Broker(ABC):
     acknowledges_apart = False
     """Whether an early acknowledgement is a call of its own.  Where it is not, whoever rescues a dead slot knows what had started,
     and nobody else gets what it held meanwhile."""
+
+    pushes = False
+    """Whether the store hands messages out unasked: owners :meth:`subscribe` then, and :meth:`listen` when they are idle, and nobody
+    needs to :meth:`wait` for them."""
 
     # -- sending ---------------------------------------------------------------------------------------------------
 
@@ -250,6 +264,43 @@ class Broker(ABC):
         One thread of a process waits at a time.  It costs next to nothing while nothing comes, and notices within
         milliseconds when something does.
         """
+
+    # -- messages that are pushed ----------------------------------------------------------------------------------
+
+    def subscribe(self, owner: str, wake: Callable[[], None]) -> None:  # noqa: B027 - most stores push nothing
+        """This owner leases again and again from now on, so messages may be pushed to it ahead of its leases: no more of them, together
+        with what it has leased, than it asked for last.  Called where :attr:`pushes` says so.
+
+        Args:
+            owner: that is registered.
+            wake: called, from any thread, when a message has come without the file descriptor of :meth:`listen` telling so.
+        """
+
+    def listen(self, owner: str, queues: Sequence[str], room: int, *, quiet: bool) -> Listening:
+        """The owner has nothing to do: have messages pushed to it.
+
+        Args:
+            owner: that subscribed.
+            queues: that it serves.
+            room: how many messages can start at once.
+            quiet: whether none have come for a while; no more are pushed at first than can start then.
+        """
+        return Listening(None, 1.0)
+
+    def withdraw(self, owner: str, queues: Collection[str], *, must: bool) -> bool:
+        """The owner can start nothing for now: what was pushed to it and not leased goes back to its place, and no more is pushed before it
+        leases or listens again.  Never fails: a store that is away has taken it back.
+
+        Args:
+            owner: that subscribed.
+            queues: those of its leases that it has not started.
+            must: even if it makes no difference.
+
+        Returns:
+            Whether what it has not started is to go back as well.  It makes no difference while nobody waits for it: others have
+            enough to do.
+        """
+        return True
 
     # -- lanes -----------------------------------------------------------------------------------------------------
 

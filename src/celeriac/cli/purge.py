@@ -26,7 +26,11 @@ def purge(ctx: click.Context, chosen: tuple[str, ...], excluded: tuple[str, ...]
         click.confirm(question, abort=True)
     with broker_of(ctx) as broker:
         erased = sum(broker.purge(name) for name in names)
+        # RabbitMQ does not tell for which queue a delayed message is.
+        delayed = 0 if broker.promotes or not names else broker.depth(names[:1])[0].scheduled
     if erased:
         click.echo(f"Purged {counted(erased, 'message')} from {counted(len(names), 'known task queue')}.")
     else:
         click.echo(f"No messages purged from {counted(len(names), 'queue')}.")
+    if delayed:
+        click.echo(f"{counted(delayed, 'delayed message')} of this virtual host's queues will still come.")

@@ -87,7 +87,6 @@ class ReportingEndpoint:
         supervisor = self._supervisor
         slots = supervisor.roster.all()
         ages = supervisor.loop_ages()
-        idle = any(slot.idle for slot in slots)
         return Health(
             started=supervisor.announced,
             stopping=supervisor.stopping is not Shutdown.NONE,
@@ -97,5 +96,5 @@ class ReportingEndpoint:
             slots_alive=sum(slot.ready for slot in slots),
             slots_wanted=supervisor.target,
             broker_error=supervisor.broker_error,
-            consuming_age=ages["doorbell"] if idle else None,
+            consuming_age=supervisor.consuming_age(),
         )

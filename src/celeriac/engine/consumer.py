@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from celeriac.broker import Broker
+from celeriac.broker import Broker, Listening
 from celeriac.engine.budget import Budget
 from celeriac.engine.ledger import Ledger
 from celeriac.engine.outbox import Outbox
@@ -38,6 +38,8 @@ RECALL_LIMIT = 1_000_000
 LONGEST_PAUSE = 2.0
 """Seconds between attempts to reach a store that is away.  Longer would delay the recovery; shorter would hammer it."""
 
+LONGEST_WAIT = 0.5
+"""Seconds that unstarted work may wait behind one running task even when nobody else would run it sooner."""
 
 START_SECONDS = 0.005
 """How much work may come out of the lanes at once: little, because each must start within moments of its permit."""
@@ -81,6 +83,7 @@ class Consumer:
         self._bus = bus
         self._budget = Budget(settings, broker.best_batch)
         self._acknowledges = broker.acknowledges_apart
+        self._pushed = broker.pushes
         self._running: dict[int, tuple[Job, Where]] = {}
         self.interrupting = threading.RLock()
         """Held by whoever interrupts a running job (in a signal's handler also by the thread that runs it), and by its thread
@@ -150,6 +153,13 @@ class Consumer:
         limit = max(self._budget.limit(len(self.inbox), self._pool.room()), self._passing)
         most = self._settings.max_tasks_per_child
         return limit if most is None else max(0, min(limit, most - self.runs - len(self.inbox)))
+
+    def listen(self, *, quiet: bool) -> Listening:
+        """There is nothing to do, and the store pushes messages: have them pushed (see :meth:`Broker.listen`)."""
+        room = self._pool.room() - len(self.inbox)
+        most = self._settings.max_tasks_per_child
+        room = room if most is None else min(room, most - self.runs - len(self.inbox))
+        return self._broker.listen(self.owner, self._queues, max(1, room), quiet=quiet)
 
     def _measure(self) -> None:
         seconds, runs = self._ran_seconds, self._ran
@@ -327,6 +337,9 @@ class Consumer:
 
     def hand_back(self, reason: str) -> int:
         """Put unstarted work back at the head of its queues, from any thread; return how many messages."""
+        # First: what goes back would be pushed to this slot again.
+        if self._pushed and not self._withdraw():
+            return 0
         jobs = []
         while self.inbox:
             try:
@@ -336,6 +349,15 @@ class Consumer:
         if jobs or self._returning:
             self._release(jobs, reason)
         return len(jobs)
+
+    def _withdraw(self) -> bool:
+        """Have nothing pushed to this slot for now; return False when what it has not started may as well stay here."""
+        jobs = [*self.inbox.copy(), *self._returning]
+        if not jobs and not self.stopping and len(self._running) < self._settings.slot_concurrency:
+            return True
+        waited = time.monotonic() - self.progressed_at
+        must = self.stopping or bool(self._returning) or waited > LONGEST_WAIT
+        return self._broker.withdraw(self.owner, {job.delivery.queue for job in jobs}, must=must)
 
     def _release(self, jobs: list[Job], reason: str) -> None:
         with self._releasing:

@@ -27,6 +27,8 @@ class SlotHandle:
         self.pid = 0
         self.ready = False
         self.idle = False
+        self.idle_at = 0.0
+        """When it last said so; monotonic clock."""
         self.closing = False
         self.closed = False
         """Whether it has put everything in its place and is about to end."""
@@ -108,6 +110,7 @@ class Roster:
         """A slot has nothing to do."""
         with self.changed:
             slot.idle = True
+            slot.idle_at = time.monotonic()
             self.changed.notify_all()
 
     def ring_one(self) -> None:

@@ -38,6 +38,10 @@ logger = logging.getLogger("celeriac.engine")
 IDLE_CHECK = 2.0
 """Seconds after which an idle slot looks for work unasked.  The bell should never miss; this bounds the harm if it does."""
 
+QUIET_AFTER = 0.02
+"""Seconds without a message after which a slot is idle, where the store pushes messages.  Shorter, and slots say so between two
+messages of a load; longer, and the autoscaler learns of it later."""
+
 EXIT_OK, EXIT_OWNER_LOST, EXIT_ORPHANED, EXIT_MAX_TASKS, EXIT_MAX_MEMORY = 0, 3, 4, 5, 6
 """How a slot's process ends when nothing killed it."""
 
@@ -96,6 +100,10 @@ class Slot:
         self._watchdog = Watchdog(self.consumer, settings.patience_seconds)
         self._wake = WakePipe()
         self._idle_said = False
+        self._idle_said_at = 0.0
+        """When the supervisor was told, where the store pushes messages; 0: it was told otherwise."""
+        self._is_quiet = False
+        """Whether nothing has come for a while."""
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -124,6 +132,7 @@ class Slot:
         self._pool.start(self.consumer, self._wake.ring)
         self._watchdog.start()
         if self.consumer.register():
+            self._broker.subscribe(self._seat.owner, self._wake.ring)
             self._control.send("ready")
 
     def _run_once(self) -> bool:
@@ -141,11 +150,36 @@ class Slot:
         """Wait for a message, the end of a run, or an order."""
         if not self.consumer.running():
             self._watchdog.rest()
-        if not self._idle_said and not self._pool_is_full():
+        longest = min(IDLE_CHECK, self.consumer.next_look())
+        if self._pool_is_full():
+            self._wake.wait(self._seat.bell, longest)
+        elif self._broker.pushes:
+            self._listen(longest)
+        else:
+            self._say_idle()
+            if self._wake.wait(self._seat.bell, longest) is not False:
+                self._idle_said = False
+
+    def _listen(self, longest: float) -> None:
+        """Wait for a message that the store pushes.  Most come soon after the last one was settled, if at all."""
+        listening = self.consumer.listen(quiet=self._is_quiet)
+        now = time.monotonic()
+        if self._is_quiet and listening.fd is not None and now - self._idle_said_at > IDLE_CHECK / 2:
+            # Again and again: it shows that this slot is not deaf.
+            self._control.send("idle")
+            self._idle_said_at = now
+        longest = min(longest if self._is_quiet else QUIET_AFTER, listening.longest)
+        woken = self._wake.wait(self._seat.bell, longest, listening.fd)
+        if woken is not None and self._idle_said_at:
+            self._control.send("busy")
+            self._idle_said_at = 0.0
+        # A turn that finds nothing comes between two waits, and is no message.
+        self._is_quiet = woken is None or (self._is_quiet and listening.fd is None)
+
+    def _say_idle(self) -> None:
+        if not self._idle_said:
             self._control.send("idle")
             self._idle_said = True
-        if self._wake.wait(self._seat.bell, min(IDLE_CHECK, self.consumer.next_look())):
-            self._idle_said = False
 
     def _must_end(self) -> bool:
         return self.consumer.stopping or self._exit_code() != EXIT_OK
@@ -264,17 +298,20 @@ class WakePipe:
             self._rung = True
             os.write(self._write, b".")
 
-    def wait(self, bell: int, timeout: float) -> bool:
-        """Wait for a ring or the bell, up to ``timeout`` seconds; return whether it was the bell."""
-        ready, _, _ = select.select([self._read, bell], [], [], timeout)
+    def wait(self, bell: int, timeout: float, also: int | None = None) -> bool | None:
+        """Wait for a ring, the bell or another file descriptor, up to ``timeout`` seconds.
+
+        Returns whether it was one of the latter; ``None``: it was nothing.
+        """
+        watched = [self._read, bell] if also is None else [self._read, bell, also]
+        ready, _, _ = select.select(watched, [], [], timeout)
         if self._read in ready:
             os.read(self._read, 4096)
             # After reading: a ring in between is not written, and need not be, because the waiter is awake now.
             self._rung = False
         if bell in ready:
             os.read(bell, 4096)
-            return True
-        return not ready
+        return bell in ready or also in ready if ready else None
 
 
 def make_pool(settings: EngineSettings, must_pause: Callable[[], bool]) -> Pool:

@@ -117,9 +117,10 @@ class Supervisor:
             rescuer,
             rescue,
             Scheduler(broker, self.queues, bus),
-            Doorbell(self.node.make_broker(), self.roster, self.queues),
             TimeLimits(self.roster, settings.pool),
         ]
+        if not broker.pushes:
+            duties.append(Doorbell(self.node.make_broker(), self.roster, self.queues))
         if settings.autoscale:
             duties.append(Autoscaler(broker, self.roster, self.queues, settings, self.scale))
         if backend is not None:
@@ -254,6 +255,8 @@ class Supervisor:
     def _on_word(self, slot: SlotHandle, word: str, *details: Any) -> None:
         if word == "idle":
             self.roster.mark_idle(slot)
+        elif word == "busy":
+            slot.idle = False
         elif word == "ready":
             self._on_slot_ready(slot)
         elif word == "closing":
@@ -335,6 +338,14 @@ class Supervisor:
             os.kill(slot.pid, signum)
         else:
             slot.order("interrupt", tag, "terminate", 0.0)
+
+    def consuming_age(self) -> float | None:
+        """Seconds since this node last asked for messages while it could start some; ``None``: all of its slots are busy."""
+        idle = [slot.idle_at for slot in self.roster.all() if slot.idle and not slot.ledger.running()]
+        doorbell = self._loops.get("doorbell")
+        if not idle:
+            return None
+        return time.monotonic() - (doorbell.turned_at if doorbell else min(idle))
 
     def loop_ages(self) -> dict[str, float]:
         """Seconds since each background loop last did its duty."""

@@ -6,7 +6,6 @@ pamqp encodes and decodes what is rare; the frames of the hot path are made in :
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import socket
 import ssl
@@ -14,17 +13,21 @@ import struct
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from pamqp import commands, frame
 from pamqp.base import Frame
 
-from celeriac.brokers.rabbitmq import wire
+from celeriac.brokers.rabbitmq import deliveries, wire
+from celeriac.brokers.rabbitmq.closed import Blocked, ChannelClosed
+from celeriac.brokers.rabbitmq.confirms import Confirms, Published
+from celeriac.brokers.rabbitmq.deliveries import Listener
+from celeriac.brokers.rabbitmq.handshake import start_ok
+from celeriac.brokers.rabbitmq.methods import answers_to, decode_method
 from celeriac.brokers.rabbitmq.options import Address, RabbitOptions
 from celeriac.brokers.rabbitmq.refusals import check_version, login_refused, tls_refused, vhost_refused
 from celeriac.brokers.rabbitmq.wire import Entry
-from celeriac.errors import AccessDenied, ConfigurationError, StoreError, StoreUnavailable
-from celeriac.version import __version__
+from celeriac.errors import AccessDenied, StoreError, StoreUnavailable
 
 WORK = 1
 """The one channel.  An error closes it; it is opened again with the next call."""
@@ -33,37 +36,6 @@ FRAME_MAX = 131_072
 CHUNK = 1 << 18
 WINDOW = 2000
 """Messages published before their confirms are waited for."""
-
-_PROPERTIES = {
-    "product": "celeriac",
-    "version": __version__,
-    "platform": "Python",
-    "capabilities": {
-        "authentication_failure_close": True,
-        "basic.nack": True,
-        "connection.blocked": True,
-        "consumer_cancel_notify": True,
-        "publisher_confirms": True,
-    },
-}
-
-
-class ChannelClosed(StoreUnavailable):
-    """The server refused an operation and closed the channel.  Who cannot tell why tries again, on another channel."""
-
-    def __init__(self, code: int, text: str) -> None:
-        super().__init__(f"RabbitMQ refused: {text} ({code})")
-        self.code = code
-        self.text = text
-
-
-class Published(NamedTuple):
-    """What became of a batch."""
-
-    refused: tuple[int, ...]
-    """Which of the messages a queue did not take (``reject-publish``), by their place in the batch."""
-    unroutable: frozenset[tuple[str, str]]
-    """Exchange and routing key of messages that no queue was bound for."""
 
 
 class Connection:
@@ -87,14 +59,12 @@ class Connection:
         self.reconnected = False
         """Whether an earlier connection was lost."""
         self.round_trips = 0
+        self.listener: Listener | None = None
         self._purpose = purpose
         self._sock: socket.socket | None = None
         self._reader = wire.FrameReader()
         self._channel_open = False
-        self._sent = 0
-        self._pending: set[int] = set()
-        self._refused: list[int] = []
-        self._returned: list[tuple[str, str]] = []
+        self._confirms = Confirms()
         self._frame_max = FRAME_MAX
         self._heartbeat = 0.0
         self._read_at = self._written_at = 0.0
@@ -152,6 +122,8 @@ class Connection:
         self.blocked = None
         if sock is not None:
             sock.close()
+            if self.listener is not None:
+                self.listener.lost()
 
     def _lost(self, why: object) -> StoreUnavailable:
         self._drop()
@@ -209,7 +181,7 @@ class Connection:
         start = self._await(0, (commands.Connection.Start,), deadline)
         known = start.server_properties
         check_version(known.get("product"), str(known.get("version", "")), address)
-        self._send(frame.marshal(self._start_ok(start.mechanisms), 0))
+        self._send(frame.marshal(start_ok(self.options, start.mechanisms, self._purpose), 0))
         try:
             tune = self._await(0, (commands.Connection.Tune,), deadline)
         except ChannelClosed as error:
@@ -225,21 +197,8 @@ class Connection:
         except ChannelClosed as error:
             raise vhost_refused(self.options, error.text) from error
 
-    def _start_ok(self, offered: str) -> commands.Connection.StartOk:
-        options = self.options
-        if options.mechanism not in offered.split():
-            raise ConfigurationError(f"The server offers {offered}, not login_method {options.mechanism}")
-        if options.mechanism == "EXTERNAL":
-            response = ""
-        elif options.mechanism == "AMQPLAIN":
-            raise ConfigurationError("login_method AMQPLAIN is not supported; use PLAIN, which sends the same")
-        else:
-            response = f"\0{options.user}\0{options.password}"
-        properties: Any = {**_PROPERTIES, "connection_name": f"celeriac {self._purpose} {os.getpid()}"}
-        return commands.Connection.StartOk(properties, options.mechanism, response, "en_US")
-
     def _open_channel(self) -> None:
-        self._reader_reset()
+        self._confirms = Confirms()
         self._send(frame.marshal(commands.Channel.Open(), WORK))
         self._await(WORK, (commands.Channel.OpenOk,))
         self._channel_open = True
@@ -247,12 +206,6 @@ class Connection:
         self._send(frame.marshal(commands.Confirm.Select(), WORK))
         self._await(WORK, (commands.Confirm.SelectOk,))
         self.round_trips += 1
-
-    def _reader_reset(self) -> None:
-        self._sent = 0
-        self._refused.clear()
-        self._pending.clear()
-        self._returned.clear()
 
     # -- heartbeats ------------------------------------------------------------------------------------------------
 
@@ -294,7 +247,7 @@ class Connection:
                 self._drop()
                 return
         try:
-            while (got := self._reader.next()) is not None:
+            while (got := self._frame()) is not None:
                 self._dispatch(*got)
         except ChannelClosed:
             pass  # the call that it answers has given up on it
@@ -339,12 +292,21 @@ class Connection:
             ChannelClosed: the server closed the channel.
         """
         while True:
-            got = self._reader.next()
+            got = self._frame()
             if got is not None:
                 if not self._dispatch(*got):
                     return got
             else:
                 self._receive(deadline)
+
+    def _frame(self) -> tuple[int, int, bytes] | None:
+        """The next frame that has come, after what was pushed before it."""
+        if self.listener is not None:
+            found, at = deliveries.cut(*self._reader.rest(), self.listener.queue_of)
+            if found:
+                self._reader.skip(at)
+                self.listener.pushed(found)
+        return self._reader.next()
 
     def _receive(self, deadline: float) -> None:
         sock = self._sock
@@ -377,17 +339,28 @@ class Connection:
         if kind != wire.METHOD:
             return False
         cls, method = struct.unpack_from(">HH", payload)
-        if cls == wire.BASIC and method in (wire.ACK, wire.NACK):
-            self._confirmed(*struct.unpack_from(">QB", payload, 4), taken=method == wire.ACK)
-            return True
-        if cls == wire.BASIC and method == wire.RETURN:
-            self._on_return(payload)
-            return True
+        if cls == wire.BASIC:
+            return self._on_basic(method, payload)
         if channel == 0 and cls == 10:
             return self._on_connection(method, payload)
         if cls == 20 and method == 40:
             self._on_channel_close(channel, payload)
         return False
+
+    def _on_basic(self, method: int, payload: bytes) -> bool:
+        if method in (wire.ACK, wire.NACK):
+            tag, multiple = struct.unpack_from(">QB", payload, 4)
+            self._confirms.told(tag, multiple=bool(multiple & 1), taken=method == wire.ACK)
+        elif method == wire.RETURN:
+            self._on_return(payload)
+        elif method == wire.DELIVER:
+            self._on_delivery(payload)
+        elif method == wire.CANCEL:
+            if self.listener is not None:
+                self.listener.cancelled(payload[5 : 5 + payload[4]])
+        else:
+            return False
+        return True
 
     def _on_connection(self, method: int, payload: bytes) -> bool:
         if method == 60:
@@ -395,7 +368,7 @@ class Connection:
         elif method == 61:
             self.blocked = None
         elif method == 50:
-            closed = _unmarshal(0, payload)
+            closed = decode_method(0, payload)
             with contextlib.suppress(StoreError):
                 self._send(frame.marshal(commands.Connection.CloseOk(), 0))
             self._drop()
@@ -408,23 +381,24 @@ class Connection:
             return False
         return True
 
+    def _on_delivery(self, payload: bytes) -> None:
+        """One that could not be cut with the others: it is large."""
+        content = self._content(time.monotonic() + self.options.answer_timeout)
+        if self.listener is not None:
+            self.listener.pushed([deliveries.assemble(payload, *content, self.listener.queue_of)])
+
     def _on_channel_close(self, channel: int, payload: bytes) -> None:
-        closed = _unmarshal(channel, payload)
+        closed = decode_method(channel, payload)
         self._channel_open = False
+        if self.listener is not None:
+            self.listener.lost()
         self._send(frame.marshal(commands.Channel.CloseOk(), channel))
         raise ChannelClosed(closed.reply_code, closed.reply_text)
 
     def _on_return(self, payload: bytes) -> None:
-        returned = _unmarshal(WORK, payload)
-        self._returned.append((returned.exchange, returned.routing_key))
+        returned = decode_method(WORK, payload)
+        self._confirms.came_back(returned.exchange, returned.routing_key)
         self._content(time.monotonic() + self.options.answer_timeout)
-
-    def _confirmed(self, tag: int, multiple: int, *, taken: bool) -> None:
-        pending = self._pending
-        tags = [each for each in pending if each <= tag] if multiple & 1 else [tag]
-        pending.difference_update(tags)
-        if not taken:
-            self._refused += tags
 
     def _content(self, deadline: float) -> tuple[bytes, bytes]:
         """The properties and the body that follow a method."""
@@ -447,7 +421,7 @@ class Connection:
             kind, got_channel, payload = self._next(deadline)
             if kind != wire.METHOD or got_channel != channel:
                 continue
-            method = _unmarshal(channel, payload)
+            method = decode_method(channel, payload)
             if isinstance(method, wanted):
                 return method
 
@@ -462,7 +436,7 @@ class Connection:
             self.ensure()
             self.round_trips += 1
             self._send(b"".join(frame.marshal(method, WORK) for method in methods))
-            return [self._await(WORK, _answers(method)) for method in methods]
+            return [self._await(WORK, answers_to(method)) for method in methods]
 
     def get(self, queue: bytes, limit: int) -> list[wire.Gotten]:
         """Take up to ``limit`` messages, to be acknowledged later."""
@@ -487,21 +461,29 @@ class Connection:
             _, method = struct.unpack_from(">HH", payload)
             if method == wire.GET_EMPTY:
                 continue
-            tag, redelivered, left, route = wire.parse_get_ok(payload)
-            if route.startswith(wire.FROM_DELAY):
-                route = b"\x00" + bytes((len(queue),)) + queue
-            properties, body = self._content(deadline)
-            if properties.endswith(wire.PLAIN_MARK):
-                taken.append(wire.Gotten(tag, redelivered, left, body))
-                continue
-            head = (bytes((wire.MAGIC, redelivered)), route, struct.pack(">I", len(properties)), properties, body)
-            taken.append(wire.Gotten(tag, redelivered, left, b"".join(head)))
+            taken.append(wire.gotten(payload, queue, *self._content(deadline)))
         return taken
 
     def send(self, frames: Iterable[bytes]) -> None:
         """Send frames that have no answer (acknowledgements)."""
         with self.lock:
             self._send(b"".join(frames))
+
+    def post(self, method: Frame) -> None:
+        """Call a method of the channel that has no answer."""
+        with self.lock:
+            self._send(frame.marshal(method, WORK))
+
+    def fileno(self) -> int:
+        """Becomes readable when the server has sent something.  Of an open connection."""
+        assert self._sock is not None
+        return self._sock.fileno()
+
+    def still(self, epoch: int) -> bool:
+        """Whether this is the same channel as at that time, as far as is known now."""
+        with self.lock:
+            self._take_pending()
+            return self.epoch == epoch and self._sock is not None and self._channel_open
 
     def publish(self, entries: Sequence[Entry], *, wait: bool = True) -> Published:
         """Publish messages and wait until the server has confirmed or refused each of them.
@@ -511,84 +493,43 @@ class Connection:
         """
         with self.lock:
             self.ensure()
-            self._wait_unblocked()
+            if self.blocked is not None:
+                self._wait_unblocked()
             self.round_trips += wait
-            first = self._sent + 1
-            self._refused.clear()
+            first = self._confirms.begin()
             for at in range(0, len(entries), WINDOW):
                 self._write(entries[at : at + WINDOW])
                 if wait:
                     self._wait_confirmed()
-            # What was written without waiting, before this, may have come back only now: it is not this batch's.
-            own = {(entry.exchange.decode(), entry.key.decode()) for entry in entries} if self._returned else set()
-            returned, self._returned = own.intersection(self._returned), []
-            return Published(tuple(tag - first for tag in sorted(self._refused) if tag >= first), frozenset(returned))
+            return self._confirms.end(first, entries)
 
     def _wait_unblocked(self) -> None:
-        self._take_pending()
-        if self.blocked is None:
-            self.ensure()
-            return
         deadline = time.monotonic() + self.options.answer_timeout
         while self.blocked is not None:
             if time.monotonic() >= deadline:
                 raise Blocked(f"RabbitMQ at {self.options.url} takes no messages for now: {self.blocked}")
-            with contextlib.suppress(_Nothing):
-                self._receive_or_nothing(deadline)
-            self._take_pending()
+            assert self._sock is not None
+            select.select([self._sock], [], [], 0.5)
             self.ensure()
-
-    def _receive_or_nothing(self, deadline: float) -> None:
-        assert self._sock is not None
-        left = max(0.0, deadline - time.monotonic())
-        if not select.select([self._sock], [], [], min(left, 0.5))[0]:
-            raise _Nothing
 
     def _write(self, entries: Sequence[Entry]) -> None:
         frames: list[bytes] = []
-        first = self._sent + 1
         for entry in entries:
             frames += wire.publish_frames(WORK, entry, self._frame_max)
-        self._sent += len(entries)
-        self._pending.update(range(first, self._sent + 1))
+        self._confirms.sent(len(entries))
         self._send(b"".join(frames))
 
     def _wait_confirmed(self) -> None:
         deadline = time.monotonic() + self.options.answer_timeout
-        while self._pending:
+        while self._confirms.pending:
             self._next_or_more(deadline)
 
     def _next_or_more(self, deadline: float) -> None:
-        got = self._reader.next()
+        got = self._frame()
         if got is None:
             self._receive(deadline)
         else:
             self._dispatch(*got)
-
-
-class Blocked(StoreUnavailable):
-    """The server has stopped taking messages (its memory or disk alarm); nothing was sent."""
-
-
-class _Nothing(Exception):
-    """Nothing has arrived."""
-
-
-_WAITERS: dict[type[Frame], tuple[type[Frame], ...]] = {}
-
-
-def _answers(method: Frame) -> tuple[type[Frame], ...]:
-    kind = type(method)
-    if kind not in _WAITERS:
-        names = set(method.valid_responses)
-        known: dict[int, Any] = commands.INDEX_MAPPING
-        _WAITERS[kind] = tuple(answer for answer in known.values() if answer.name in names)
-    return _WAITERS[kind]
-
-
-def _unmarshal(channel: int, payload: bytes) -> Any:
-    data = struct.pack(">BHI", wire.METHOD, channel, len(payload)) + payload + b"\xce"
-    return frame.unmarshal(data)[2]
 
 
 def _reason(error: BaseException) -> str:

@@ -16,7 +16,8 @@ from typing import Any
 
 from celeriac.broker import DeadMessage
 from celeriac.brokers.rabbitmq import properties, wire
-from celeriac.brokers.rabbitmq.connection import WORK, ChannelClosed, Connection
+from celeriac.brokers.rabbitmq.closed import ChannelClosed
+from celeriac.brokers.rabbitmq.connection import WORK, Connection
 from celeriac.brokers.rabbitmq.methods import bind_queue, declare_exchange, declare_lock, declare_queue, delete_queue
 from celeriac.brokers.rabbitmq.options import RabbitOptions
 from celeriac.brokers.rabbitmq.wire import Entry

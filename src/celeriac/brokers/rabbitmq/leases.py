@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from celeriac.brokers.rabbitmq import wire
 from celeriac.brokers.rabbitmq.connection import WORK
+from celeriac.brokers.rabbitmq.deliveries import Pushed
 from celeriac.message import Delivery
 
 DOUBTFUL_SECONDS = 2.0
@@ -33,7 +34,8 @@ class Leases:
         self.held: dict[str, dict[int, Lease]] = {}
         """By owner and tag."""
         self._next: dict[str, int] = {}
-        self._unacked: set[int] = set()
+        self._unacked: dict[int, bytes] = {}
+        """Tags of all messages of this connection that are not acknowledged, ascending, with the consumers that they came by."""
         self._epoch = -1
         self._acked: deque[tuple[float, bytes]] = deque(maxlen=MOST_DOUBTFUL)
 
@@ -53,8 +55,22 @@ class Leases:
         return delivery
 
     def taken(self, got: Iterable[wire.Gotten]) -> None:
-        """Messages came, leased or not."""
-        self._unacked.update(each.tag for each in got)
+        """Messages were fetched, leased or not."""
+        for each in got:
+            self._unacked[each.tag] = b""
+
+    def pushed(self, pushed: Iterable[Pushed]) -> None:
+        """Messages came by consumers."""
+        for consumer, got in pushed:
+            self._unacked[got.tag] = consumer
+
+    def count_unacked(self) -> int:
+        """Messages that are not acknowledged, leased or not."""
+        return len(self._unacked)
+
+    def outstanding(self, consumer: bytes) -> int:
+        """How many messages of a consumer are not acknowledged."""
+        return sum(each == consumer for each in self._unacked.values())
 
     def on_epoch(self, epoch: int) -> list[bytes]:
         """There is a new connection: return the messages whose acknowledgement may have been lost with the old one."""
@@ -88,8 +104,9 @@ class Leases:
     def _ack(self, tags: set[int]) -> list[bytes]:
         if not tags:
             return []
-        self._unacked -= tags
-        floor = min(self._unacked, default=None)
+        for tag in tags:
+            self._unacked.pop(tag, None)
+        floor = next(iter(self._unacked), None)
         below = tags if floor is None else {tag for tag in tags if tag < floor}
         frames = [wire.ack_frame(WORK, max(below), multiple=True)] if below else []
         return frames + [wire.ack_frame(WORK, tag, multiple=False) for tag in sorted(tags - below)]
@@ -97,7 +114,8 @@ class Leases:
     def requeue(self, tags: Iterable[int]) -> list[bytes]:
         """Frames that give messages back."""
         given = sorted(tags)
-        self._unacked.difference_update(given)
+        for tag in given:
+            self._unacked.pop(tag, None)
         return [wire.requeue_frame(WORK, tag, multiple=False) for tag in given]
 
     def requeue_leases(self, leases: Iterable[Lease]) -> list[bytes]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import struct
 from typing import Any
 
-from pamqp import commands
+from pamqp import commands, frame
 from pamqp.base import Frame
 
 
@@ -29,6 +30,11 @@ class _QueueDelete(commands.Queue.Delete):
 
 
 class _QueuePurge(commands.Queue.Purge):
+    def validate(self) -> None:
+        """The server does that."""
+
+
+class _BasicConsume(commands.Basic.Consume):
     def validate(self) -> None:
         """The server does that."""
 
@@ -66,9 +72,9 @@ def unbind_queue(name: str, exchange: str, routing_key: str) -> Frame:
     return _QueueUnbind(0, name, exchange, routing_key, {})
 
 
-def delete_queue(name: str) -> Frame:
+def delete_queue(name: str, *, if_unused: bool = False) -> Frame:
     """``queue.delete``."""
-    return _QueueDelete(queue=name)
+    return _QueueDelete(queue=name, if_unused=if_unused)
 
 
 def purge_queue(name: str) -> Frame:
@@ -88,3 +94,39 @@ def declare_exchange(
 def bind_exchange(destination: str, source: str, routing_key: str) -> Frame:
     """``exchange.bind``."""
     return _ExchangeBind(destination=destination, source=source, routing_key=routing_key)
+
+
+def consume(queue: str, tag: str) -> Frame:
+    """``basic.consume``; what comes has to be acknowledged."""
+    return _BasicConsume(0, queue, tag)
+
+
+def cancel(tag: str, *, wait: bool = True) -> Frame:
+    """``basic.cancel``."""
+    return commands.Basic.Cancel(tag, nowait=not wait)
+
+
+def prefetch(count: int) -> Frame:
+    """``basic.qos`` for the consumers that follow: most of their messages that may be unacknowledged, for each.  Not for the
+    channel as a whole: the server asks a process of its own for each message then, and quorum queues do not take it at all.
+    """
+    return commands.Basic.Qos(0, count, global_=False)
+
+
+_ANSWERS: dict[type[Frame], tuple[type[Frame], ...]] = {}
+
+
+def answers_to(method: Frame) -> tuple[type[Frame], ...]:
+    """Kinds of methods that answer one."""
+    kind = type(method)
+    if kind not in _ANSWERS:
+        names = set(method.valid_responses)
+        known: dict[int, Any] = commands.INDEX_MAPPING
+        _ANSWERS[kind] = tuple(answer for answer in known.values() if answer.name in names)
+    return _ANSWERS[kind]
+
+
+def decode_method(channel: int, payload: bytes) -> Any:
+    """A method from its payload."""
+    data = struct.pack(">BHI", 1, channel, len(payload)) + payload + b"\xce"
+    return frame.unmarshal(data)[2]

@@ -24,7 +24,8 @@ from dataclasses import replace
 from typing import Any
 
 from celeriac.brokers.rabbitmq import notes, properties, wire
-from celeriac.brokers.rabbitmq.connection import WORK, ChannelClosed, Connection
+from celeriac.brokers.rabbitmq.closed import ChannelClosed
+from celeriac.brokers.rabbitmq.connection import WORK, Connection
 from celeriac.brokers.rabbitmq.methods import (
     bind_queue,
     declare_exchange,
@@ -221,6 +222,11 @@ class Owners:
                 if late:
                     found.append(owner)
         return found
+
+    def served(self) -> set[str]:
+        """Queues that some owner serves, alive or not."""
+        with self.locked() as registry:
+            return {queue for known in registry.values() for queue in known["queues"]}
 
     def _beats(self, owner: str) -> bool:
         (answer,) = self._connection.call(declare_queue(beat_queue(owner), passive=True))

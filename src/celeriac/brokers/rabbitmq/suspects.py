@@ -27,6 +27,11 @@ class Suspects:
 
     def __init__(self, owners: Owners) -> None:
         self._owners = owners
+        self._met_at = float("-inf")
+
+    def are_about(self, connection: Connection) -> bool:
+        """Whether messages that others hold may come, or have come lately: they are to be looked past then."""
+        return _is_recent(connection) or time.monotonic() - self._met_at < UNSURE_SECONDS
 
     def sift(
         self, gotten: Sequence[wire.Gotten], connection: Connection
@@ -37,7 +42,7 @@ class Suspects:
             gotten: what came.
             connection: that it came by.
         """
-        recent = connection.reconnected and time.monotonic() - connection.connected_at < UNSURE_SECONDS
+        recent = _is_recent(connection)
         if not recent and not any(got.redelivered for got in gotten):
             return list(gotten), [], []
         keys = {got.tag: key_of(got.raw) for got in gotten if got.redelivered or recent}
@@ -53,4 +58,10 @@ class Suspects:
                 hold.append(got.tag)
             else:
                 clear.append(got)
+        if hold:
+            self._met_at = time.monotonic()
         return clear, drop, hold
+
+
+def _is_recent(connection: Connection) -> bool:
+    return connection.reconnected and time.monotonic() - connection.connected_at < UNSURE_SECONDS

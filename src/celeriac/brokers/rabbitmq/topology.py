@@ -9,7 +9,8 @@ from typing import Any
 
 from pamqp.base import Frame
 
-from celeriac.brokers.rabbitmq.connection import ChannelClosed, Connection
+from celeriac.brokers.rabbitmq.closed import ChannelClosed
+from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.methods import bind_exchange, bind_queue, declare_exchange, declare_queue
 from celeriac.errors import AccessDenied, ConfigurationError
 
@@ -74,6 +75,10 @@ class Topology:
                 self._declare(self._specs(queue))
                 self._since = connection.connected_at
                 self._declared.add(queue)
+
+    def spec(self, queue: str) -> QueueSpec:
+        """How a queue is declared."""
+        return self._specs(queue)
 
     def is_ours(self, queue: str) -> bool:
         """Whether a queue, and what leads into it, is this process's to declare."""

@@ -47,6 +47,7 @@ _NACK = struct.Struct(">BHIHHQBB")
 
 BASIC = 60
 PUBLISH, RETURN, GET, GET_OK, GET_EMPTY, ACK, NACK = 40, 50, 70, 71, 72, 80, 120
+CANCEL, DELIVER = 30, 60
 
 PLAIN_PROPERTIES = properties.encode({"delivery_mode": 2, "type": PLAIN_TYPE})
 
@@ -211,14 +212,23 @@ class Gotten(NamedTuple):
     raw: bytes
 
 
-def parse_get_ok(payload: bytes) -> tuple[int, bool, int, bytes]:
-    """Delivery tag, whether it was delivered before, messages left, and exchange with routing key as a parcel has them."""
+def gotten(payload: bytes, queue: bytes, properties: bytes, body: bytes) -> Gotten:
+    """A message from its ``basic.get-ok``, its properties and its body."""
     tag, redelivered = struct.unpack_from(">QB", payload, 4)
     at = 13
     at += 1 + payload[at]
     at += 1 + payload[at]
     (left,) = _LONG.unpack_from(payload, at)
-    return tag, bool(redelivered), left, payload[13:at]
+    return Gotten(tag, bool(redelivered), left, parcel(redelivered, payload[13:at], queue, properties, body))
+
+
+def parcel(redelivered: int, route: bytes, queue: bytes, properties: bytes, body: bytes) -> bytes:
+    """Bytes for the engine from what came over the wire.  ``route``: exchange and routing key as they stand there."""
+    if properties.endswith(PLAIN_MARK):
+        return body
+    if route.startswith(FROM_DELAY):
+        route = b"\x00" + bytes((len(queue),)) + queue
+    return b"".join((bytes((MAGIC, redelivered)), route, _LONG.pack(len(properties)), properties, body))
 
 
 NOT_AMQP = "What the server sends is not AMQP 0-9-1; is it the port of another protocol?"
@@ -230,6 +240,14 @@ class FrameReader:
     def __init__(self) -> None:
         self._buffer = b""
         self._at = 0
+
+    def rest(self) -> tuple[bytes, int]:
+        """What has not been cut yet: the bytes, and where it begins in them."""
+        return self._buffer, self._at
+
+    def skip(self, at: int) -> None:
+        """What comes before this place was cut by somebody else."""
+        self._at = at
 
     def feed(self, data: bytes) -> None:
         """Add what has arrived."""
