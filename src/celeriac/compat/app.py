@@ -16,6 +16,7 @@ from celery.utils.time import maybe_iso8601
 from kombu.utils.uuid import uuid
 
 from celeriac.compat import connect, declaring, sending, uniqueness
+from celeriac.compat.choosing import serve_tests
 from celeriac.compat.dead import DeadLetters
 from celeriac.compat.patterns import payload as typed_payloads
 from celeriac.compat.patterns.idempotency import check_call
@@ -51,6 +52,11 @@ class Celery(celery.Celery):
         super().__init__(*args, **kwargs)
         chosen: Any = self.task_cls
         self.task_cls = TASK_CLASSES.get(chosen, chosen)
+
+    def set_default(self) -> None:
+        """As Celery's.  (Celery's helpers for tests call this before they make a worker.)"""
+        super().set_default()
+        serve_tests()
 
     # -- tasks -----------------------------------------------------------------------------------------------------
 

@@ -72,10 +72,10 @@ class CeleryRunner:
     def __init__(
         self, app: Any, hostname: str, bus: Bus, *, time_limit: float | None = None,
         soft_time_limit: float | None = None, max_crashes: int = 3, stores_apart: bool = False,
-        buckets: Buckets | None = None,
+        buckets: Buckets | None = None, embedded: bool = False,
     ) -> None:  # fmt: skip
         """``stores_apart``: broker and results are not written together, so a redelivery may find a final result.  ``buckets``:
-        the tasks' rate limits, unless they are off.
+        the tasks' rate limits, unless they are off.  ``embedded``: others than tasks wait for results in this process.
         """
         self._app = app
         self._hostname = hostname
@@ -83,6 +83,7 @@ class CeleryRunner:
         self._stores_apart = stores_apart
         self._deduplicate = bool(app.conf.worker_deduplicate_successful_tasks)
         self._buckets = buckets
+        self._embedded = embedded
         self._reader = Reader(app, soft_time_limit, time_limit, limited=buckets is not None)
         self._inherit_priority = bool(app.conf.task_inherit_parent_priority)
         self._verdicts = Verdicts(app, hostname, max_crashes)
@@ -112,7 +113,7 @@ class CeleryRunner:
         enter_slot(app, place, self._hostname)
         setup_worker_optimizations(app, self._hostname)
         context.install(app)
-        _set_task_join_will_block(True)
+        _set_task_join_will_block(not self._embedded)
         app.loader.init_worker_process()
         self._pid = os.getpid()
         self._records = PlainRecords(app)

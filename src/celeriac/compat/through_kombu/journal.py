@@ -32,7 +32,8 @@ class Entry(NamedTuple):
 
 def directory_of(url: str) -> Path:
     """Where the journals of a broker are."""
-    name = hashlib.sha256(url.encode()).hexdigest()[:16]
+    place = f"{url} {os.getpid()}" if url.startswith("memory:") else url  # as far as its messages can be seen
+    name = hashlib.sha256(place.encode()).hexdigest()[:16]
     directory = Path(tempfile.gettempdir(), f"celeriac-{os.getuid()}", name)
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     return directory
