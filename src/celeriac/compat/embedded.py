@@ -137,5 +137,6 @@ class Watch:
             # Celery's code for the exit of a process: 0 is one, too.
             wanted = (worker_state.should_terminate, worker_state.should_stop)
             if any(code is not None and code is not False for code in wanted):
+                self._worker.remote.end()
                 self._worker.supervisor.stop(Shutdown.WARM)  # type: ignore[union-attr]
                 return

@@ -102,7 +102,7 @@ class HandedOver(CelerysWorker):
         name = _name(self.pool_cls)
         print(  # where people look, whatever the level of the log
             f"celeriac: Celery's own worker runs the pool {name}. Leases, dead letters and the patterns of tasks do not apply to what "
-            "it takes: that is Celery's at-most-once, or acks_late with the broker's visibility timeout\n",
+            "it takes: what it dies with comes back as it does on Celery\n",
             file=sys.__stdout__, flush=True,
         )  # fmt: skip
         self._scheduler.start()

@@ -116,7 +116,7 @@ class Supervisor:
             rescuer,
             rescue,
             Scheduler(broker, self.queues, bus),
-            Doorbell(self.node.make_broker(), self.roster, self.queues),
+            Doorbell(self.node.make_broker(), self.roster, self.queues, settings.doorbell_seconds),
             TimeLimits(self.roster, settings.pool),
         ]
         if settings.autoscale:
@@ -164,6 +164,7 @@ class Supervisor:
     def _end(self) -> int:
         for loop in self._loops.values():
             loop.end()
+        self.roster.close()
         for loop in self._loops.values():
             loop.join()
         self._launcher.stop()
