@@ -217,7 +217,7 @@ class Celery(celery.Celery):
         return sending.batch(self, **options)
 
     def producer_or_acquire(self, producer: Any = None) -> Any:
-        """What Celery's canvas sends a group through: all of it in one round trip."""
+        """What Celery's canvas sends a group through: all of it in one round trip, unless it comes slowly out of a generator."""
         if producer is not None:
             return super().producer_or_acquire(producer)
         return _GroupProducer(self)
@@ -296,7 +296,7 @@ class _GroupProducer:
         yield
 
     def __enter__(self) -> _GroupProducer:
-        self._batch = self._app.batch()
+        self._batch = sending.batch(self._app, sending.GROUP_SECONDS)
         self._batch.__enter__()
         return self
 
