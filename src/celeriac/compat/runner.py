@@ -179,7 +179,7 @@ class CeleryRunner:
             received_log.info("Task %s[%s] received", job.headers.get("shadow") or job.name, job.task_id)
         if self._bus.listening:
             self._bus.emit(TaskReceived(job.name, delivery.queue, job.task_id))
-            if self.orders is not None:
+            if self.orders is not None and not self._is_over(headers, job.task_id):
                 self.orders.events.received(job)
         return job
 
@@ -304,14 +304,13 @@ class CeleryRunner:
         headers = job.headers
         try:
             args, kwargs, embed = self._reader.body(job)
-            expires = headers.get("expires")
-            expired = expires is not None and self._is_past(expires)
+            expired = self._has_expired(headers)
             request = make_request(job, args, kwargs, embed, self._hostname)
         except Exception as error:
             if isinstance(error, ContentDisallowed):
                 error = ContentDisallowed(f"{error} (add it to accept_content if the senders are trusted)")
             return self._verdicts.malformed(job.delivery, DeadReason.INVALID, error, headers)
-        if expired or (self._any_revoked and is_revoked(job.task_id, headers)):
+        if expired or self._is_revoked(job.task_id, headers):
             why = "expired" if expired else "revoked"
             return self._verdicts.revoked(job, why, terminated=False, signum=None, expired=expired)
         if signals.task_received.receivers:
@@ -320,9 +319,19 @@ class CeleryRunner:
             return self._settled_before(job, request) or request
         return request
 
-    def _is_past(self, expires: Any) -> bool:
-        moment = due_at(self._app, expires)
+    def _has_expired(self, headers: dict[str, Any]) -> bool:
+        expires = headers.get("expires")
+        moment = None if expires is None else due_at(self._app, expires)
         return moment is not None and time.time() > moment
+
+    def _is_revoked(self, task_id: str, headers: dict[str, Any]) -> bool:
+        return self._any_revoked and is_revoked(task_id, headers)
+
+    def _is_over(self, headers: dict[str, Any], task_id: str) -> bool:
+        """Whether a task is not going to run, which Celery finds before it says that it was received."""
+        with suppress(ValueError):  # its date is no date, which is for later
+            return self._is_revoked(task_id, headers) or self._has_expired(headers)
+        return False
 
     def _settled_before(self, job: TaskJob, request: Request) -> Outcome | None:
         """A redelivery whose final result is stored already: what follows it may not be sent yet, so that is done, and the body

@@ -10,6 +10,7 @@ from typing import Any
 from billiard.einfo import ExceptionInfo
 from celery import signals
 from celery.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.platforms import signals as signal_names
 from kombu.serialization import prepare_accept_content
 
 from celeriac.compat.collect import Collector, collected_outcome, collecting
@@ -203,9 +204,9 @@ class Verdicts:
             logger.exception("The failure of %s[%s] could not be recorded", job.name, job.task_id)
 
     def _revoked(self, job: TaskJob, detail: str) -> Outcome:
-        return self.revoked(job, detail or "terminated", terminated=True, signum=detail, expired=False)
+        return self.revoked(job, detail or "terminated", terminated=True, signum=_number_of(detail), expired=False)
 
-    def revoked(self, job: TaskJob, why: str, *, terminated: bool, signum: str | None, expired: bool) -> Outcome:
+    def revoked(self, job: TaskJob, why: str, *, terminated: bool, signum: int | None, expired: bool) -> Outcome:
         """A task that is not to run, or not any more."""
         request = self.request_of(job)
         embed = {name: request.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
@@ -303,6 +304,14 @@ def as_given(limit: float) -> float:
 def whole(value: Any) -> int:
     """A whole number from a header that anybody may have written."""
     return value if type(value) is int and 0 <= value < 2**31 else 0
+
+
+def _number_of(name: str) -> int | None:
+    """The number of a signal; ``None`` when it is the name of something else."""
+    try:
+        return int(signal_names.signum(name))
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def format_error(error: BaseException) -> str:

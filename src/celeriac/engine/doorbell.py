@@ -6,6 +6,7 @@ from celeriac.broker import Broker
 from celeriac.engine.seats import Roster
 from celeriac.engine.subscription import Subscription
 
+
 class Doorbell:
     """Waits for messages while any slot is idle."""
 
