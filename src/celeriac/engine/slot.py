@@ -97,8 +97,8 @@ class Slot:
         self.consumer = Consumer(
             seat.owner, seat.queues, settings, self._broker, node.runner, self._pool, outbox, self._ledger, node.bus
         )
-        self._watchdog = Watchdog(self.consumer, settings.patience_seconds)
         self._wake = WakePipe()
+        self._watchdog = Watchdog(self.consumer, settings.patience_seconds, self._wake.ring)
         self._idle_said = False
 
     # -- the loop --------------------------------------------------------------------------------------------------
