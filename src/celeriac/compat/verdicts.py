@@ -17,13 +17,14 @@ from celeriac.compat.collect import Collector, collected_outcome, collecting
 from celeriac.compat.custom_request import lost, timed_out
 from celeriac.compat.envelope import amend, decode_body, priority_of, with_headers
 from celeriac.compat.jobs import Request, TaskJob, has_own
+from celeriac.compat.parcel import is_parcel
 from celeriac.compat.refused import announce_refused
 from celeriac.compat.snooze import Snooze
 from celeriac.compat.worker_lost import retried_after_loss
 from celeriac.compat.worker_request import announce, worker_request
 from celeriac.engine.runner import Fate
 from celeriac.errors import InvalidPayload
-from celeriac.message import ADMITTED_HEADER, CRASHES_HEADER, Delivery, Message
+from celeriac.message import ADMITTED_HEADER, AGAIN_HEADER, CRASHES_HEADER, Delivery, Message
 from celeriac.outcome import DeadLetter, DeadReason, Outcome, State
 
 logger = logging.getLogger("celery.worker.request")
@@ -279,7 +280,9 @@ def ignores_result(plan: Any, request: Request) -> bool:
 
 def back_to_tail(job: TaskJob) -> Outcome:
     """A message that asked to be queued again (``Reject(requeue=True)``): to the tail, as in Celery."""
-    message = Message(job.delivery.queue, amend(job.delivery.raw), priority_of(job.envelope))
+    raw = job.delivery.raw
+    again = {AGAIN_HEADER: True} if is_parcel(raw) else {}  # elsewhere the envelope itself says it
+    message = Message(job.delivery.queue, amend(raw, **again), priority_of(job.envelope))
     return Outcome(job.delivery, State.INTERRUPTED, publish=(message,))
 
 
