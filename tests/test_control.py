@@ -195,11 +195,11 @@ def test_unknown_commands_and_tasks_are_errors_and_not_silence(sqlite_stage):
 
 
 def test_a_revoked_task_does_not_run_whether_it_is_queued_or_scheduled(stage):
-    scheduled = stage.send("note", "scheduled", countdown=2)
     blocked = stage.send("hold", "a", "gate")
     behind = stage.send("note", "behind")
     with stage.worker(concurrency=1) as worker:
         stage.wait_for("started", "a")
+        scheduled = stage.send("note", "scheduled", countdown=2)
         ask_when_it_listens(stage.client, "revoke", task_id=[behind.id, scheduled.id])
 
         assert {behind.state, scheduled.state} == {"REVOKED"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from celeriac import Celery
 from celeriac.compat import connect
 from celeriac.compat.through_kombu.broker import KombuBroker
 from celeriac.compat.through_kombu.dead import MOST
+from celeriac.compat.through_kombu.journal import directory_of
 from celeriac.compat.through_kombu.traits import traits_of
 from celeriac.errors import ConfigurationError
 from celeriac.message import CRASHES_HEADER, Message
@@ -390,3 +392,22 @@ app_worker.start()
     )
     assert "add" in done.stderr
     assert "succeeded in" in done.stderr, done.stderr
+
+
+# -- where the journals lie --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trap", ["open", "link"])
+def test_a_directory_for_journals_that_others_can_write_to_is_refused(tmp_path, monkeypatch, trap):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    home = tmp_path / f"celeriac-{os.getuid()}"
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    if trap == "open":
+        home.mkdir()
+        home.chmod(0o777)
+    else:
+        home.symlink_to(elsewhere)
+    with pytest.raises(ConfigurationError, match="TMPDIR"):
+        directory_of("filesystem://")
+    assert not list(elsewhere.iterdir())

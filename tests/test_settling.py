@@ -201,7 +201,7 @@ def test_a_chord_with_results_apart(apart, point, key):
 @pytest.mark.parametrize(("kind", "when"), [("redis", "before"), ("sqlite", "after")])
 def test_a_node_that_dies_while_it_rescues_a_slot_is_rescued_by_another(request, tmp_path, kind, when, key):
     url = request.getfixturevalue("redis_url") if kind == "redis" else None
-    conf = {"celeriac_lease_seconds": 1}
+    conf = {"celeriac_lease_seconds": 2}
     with Stage(tmp_path, url, app=APP, conf=conf) as stage, stage.worker(name="one"), stage.worker(name="two"):
         tmp_path.joinpath("bomb-of-slot").write_text("turn before any")
         tmp_path.joinpath("bomb-of-rescuer").write_text(f"settle_condemned {when} any")

@@ -295,7 +295,7 @@ HOG = """
     from celeriac.brokers.sqlite import SQLiteBroker
     from celeriac.message import Message
     broker = SQLiteBroker(sys.argv[1])
-    longest, count, end = 0.0, 0, time.monotonic() + 1.5
+    longest, count, end = 0.0, 0, time.monotonic() + 3.0
     while time.monotonic() < end:
         began = time.monotonic()
         broker.publish([Message("q", b"a")])
@@ -309,7 +309,7 @@ def test_no_process_starves_when_many_write_all_the_time(path):
         answers = list(pool.map(lambda _: script(HOG, path), range(6)))
     measured = [tuple(map(float, answer.stdout.split())) for answer in answers]
     counts, longest = zip(*measured, strict=True)
-    assert max(longest) < 1.0, measured
+    assert max(longest) < 2.0, measured
     assert min(counts) * 10 > max(counts), measured
 
 

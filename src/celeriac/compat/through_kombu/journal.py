@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import pickle
+import stat
 import tempfile
 import time
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from celeriac.errors import ConfigurationError
 from celeriac.message import Delivery
 
 
@@ -31,11 +33,26 @@ class Entry(NamedTuple):
 
 
 def directory_of(url: str) -> Path:
-    """Where the journals of a broker are."""
+    """Where the journals of a broker are.
+
+    Raises:
+        ConfigurationError: somebody else can write there, and could make a worker read what they please.
+    """
+    home = Path(tempfile.gettempdir(), f"celeriac-{os.getuid()}")
     place = f"{url} {os.getpid()}" if url.startswith("memory:") else url  # as far as its messages can be seen
-    name = hashlib.sha256(place.encode()).hexdigest()[:16]
-    directory = Path(tempfile.gettempdir(), f"celeriac-{os.getuid()}", name)
-    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = home / hashlib.sha256(place.encode()).hexdigest()[:16]
+    for path in (home, directory):
+        path.mkdir(mode=0o700, exist_ok=True)
+        found = path.lstat()
+        if (
+            not stat.S_ISDIR(found.st_mode)
+            or found.st_uid != os.getuid()
+            or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        ):
+            raise ConfigurationError(
+                f"{path} is not a directory that only this user can write to, and journals of messages are kept there: "
+                "remove it, or set TMPDIR to a directory of this user's own"
+            )
     return directory
 
 
