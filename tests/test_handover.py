@@ -12,6 +12,7 @@ from celeriac import Celery, Limit
 from celeriac.compat.handover import celerys_pool, check
 from celeriac.compat.options import pool_name
 from celeriac.errors import ConfigurationError
+from tests.test_control import ask_when_it_listens
 from tests.workers import Stage
 
 APP = "tests.apps.green"
@@ -24,8 +25,8 @@ def test_a_gevent_worker_serves_what_our_producers_send(redis_url, tmp_path):
         options = ["--without-mingle", "--without-gossip"]
         with stage.worker(pool="gevent", concurrency=50, options=options) as worker:
             soon = datetime.now(timezone.utc) + timedelta(seconds=0.5)
-            revoked = stage.send("never", countdown=1)
-            revoked.revoke()
+            revoked = stage.send("never", countdown=4)
+            ask_when_it_listens(stage.client, "revoke", task_id=revoked.id)
             results = {
                 "patched": stage.send("socket_module"),
                 "chord": chord([stage.signature("wait", n) for n in range(10)], stage.signature("total")).apply_async(),

@@ -263,6 +263,8 @@ def _fill_properties(settings: Snapshot, properties: dict[str, Any], queue: Any,
     ):
         options.pop(name, None)
     properties.update(options)
+    if settings.amqp:  # RabbitMQ would drop what has expired, and nobody would hear of it; the header tells the worker
+        properties.pop("expiration", None)
     expiration = properties.get("expiration")
     if expiration is not None:
         properties["expiration"] = str(int(float(expiration) * 1000))
