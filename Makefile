@@ -6,7 +6,7 @@ ARGS ?=
 TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-exotic check format bench
+.PHONY: help install demo test test-slow test-exotic test-versions check format bench
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
@@ -23,8 +23,15 @@ demo: $(INSTALLED) ## Run the reference system: an API, two worker pools, a mail
 test: $(INSTALLED) ## Run the tests against real servers
 	@$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadscope $(ARGS)
 
+test-slow: $(INSTALLED) ## Run the tests that wait for real minutes: partitions longer than every timeout
+	@$(BIN)/python -m pytest -m slow -n 4 --dist load $(ARGS)
+
 test-exotic: $(INSTALLED) ## Run the tests on a real Kafka and Cassandra (takes java and mvn)
 	@scripts/test-exotic.sh $(ARGS)
+
+test-versions: $(INSTALLED) ## Run the stores' tests on other versions: PostgreSQL (java, mvn), RabbitMQ 4, Redis 8, Valkey (root)
+	@scripts/test-versions.sh $(ARGS)
+	@scripts/test-newer.sh $(ARGS)
 
 check: $(INSTALLED) ## Lint, formatting, strict types, import rules
 	$(BIN)/python -m ruff check .

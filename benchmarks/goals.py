@@ -101,7 +101,18 @@ GOALS = (
         "times",
         against("celery", "send", "each", own="celeriac-sqlite"),
     ),
-    Goal("PostgreSQL, results on, to the faster of Procrastinate and PgQueuer", 3, "times", postgres_against_peers),
+    Goal(
+        "PostgreSQL, results on, to the faster of Procrastinate and PgQueuer without results",
+        3,
+        "times",
+        postgres_against_peers,
+    ),
+    Goal(
+        "PostgreSQL, results on, to PgQueuer with results",
+        3,
+        "times",
+        against("pgqueuer", "drain", "rate", results=True, own="celeriac-postgres"),
+    ),
     Goal(
         "PostgreSQL results behind Redis, to Celery's db+postgresql",
         10,

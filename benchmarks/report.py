@@ -89,6 +89,7 @@ COLUMNS.update(
             Column("send_round_trips", "round trips"),
             Column("run_us", "more to run, µs"),
             Column("run_round_trips", "round trips"),
+            Column("work_ratio", "throughput to plain"),
             Column("plain_send_us", "plain: send, µs"),
             Column("plain_run_us", "run, µs"),
         ),

@@ -24,6 +24,8 @@ CELERY_BOTH = (*CELERY, "celery-threads")
 ON_REDIS = tuple(
     name for name, system in SYSTEMS.items() if system.on_redis and type(system) not in RESULTS_IN_POSTGRES
 )
+ON_EACH_STORE = ("celeriac", "celeriac-sqlite", "celeriac-postgres", "celeriac-rabbitmq")
+"""On RabbitMQ, results and shared state are in Redis."""
 REAL = tuple(name for name in ON_REDIS if name != "limit")
 
 
@@ -52,8 +54,9 @@ def _sqlite(choice: Choice) -> Iterable[Case]:
 
 
 def _postgres(_: Choice) -> Iterable[Case]:
-    """Celeriac with results; the others keep none."""
+    """Celeriac with results; the others as they come, without, and PgQueuer with results that the app writes as well."""
     drains = [Case("drain", kind.name, kind.name == "celeriac-postgres") for kind in ON_POSTGRES]
+    drains.append(Case("drain", "pgqueuer", results=True))
     return [*drains, *(Case("send", kind.name) for kind in ON_POSTGRES)]
 
 
@@ -80,7 +83,9 @@ ROWS: Mapping[str, Callable[[Choice], Iterable[Case]]] = {
     "postgres": _postgres,
     "postgres-results": _postgres_results,
     "rabbitmq": _rabbitmq,
-    "patterns": lambda _: [Case(f"pattern {name}", "celeriac", results=True) for name in PATTERNS],
+    "patterns": lambda _: [
+        Case(f"pattern {name}", system, results=True) for name in PATTERNS for system in ON_EACH_STORE
+    ],
 }
 
 

@@ -226,6 +226,40 @@ class PostgresServer:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
+    # -- TLS -------------------------------------------------------------------------------------------------------
+
+    def use_tls(self, certificate: Path, key: Path, client_ca: Path | None = None) -> None:
+        """Speak TLS with this certificate from now on; with a CA for clients, only to those with a certificate of it."""
+        own = {
+            name: self._own_copy(file)
+            for name, file in (("cert", certificate), ("key", key), ("ca", client_ca))
+            if file
+        }
+        lines = [f"ssl_{name}_file = '{file}'" for name, file in own.items()]
+        demand = "hostssl all all 127.0.0.1/32 trust clientcert=verify-ca\n" if client_ca else ""
+        self._reload(["ssl = on", *lines], demand + _HBA, own["cert"])
+
+    def without_tls(self) -> None:
+        """Speak no TLS any more."""
+        self._reload([], _HBA, Path("server.crt"))
+
+    def _own_copy(self, file: Path) -> Path:
+        """A copy that belongs to the server: it takes no keys of others."""
+        copy = Path(shutil.copy(file, self.directory))
+        copy.chmod(0o600)
+        if os.geteuid() == 0:
+            user = _unprivileged()
+            os.chown(copy, user.pw_uid, user.pw_gid)
+        return copy
+
+    def _reload(self, lines: Sequence[str], rules: str, certificate: Path) -> None:
+        (self._data / "postgresql.auto.conf").write_text("".join(f"{line}\n" for line in lines))
+        (self._data / "pg_hba.conf").write_text(rules)
+        self.execute("SELECT pg_reload_conf()")
+        # The first session to show it may have been there before; the next one comes from a server that has all of it.
+        for _ in range(2):
+            wait_until(lambda: self.execute("SHOW ssl_cert_file") == [(str(certificate),)], START_TIMEOUT)
+
     # -- inside ----------------------------------------------------------------------------------------------------
 
     @property

@@ -16,14 +16,23 @@ from kombu import Exchange, Queue
 
 from celeriac import Celery
 from celeriac.compat import connect
+from celeriac.compat.periodic.console import Console
+from celeriac.compat.periodic.scheduler import StoreScheduler
 from celeriac.errors import AccessDenied, CeleriacError
 from celeriac.message import Message
+from celeriac.policies.breaking import force, read_all
+from celeriac.policies.circuit_breaker import State, Status
+from celeriac.policies.limit_book import LimitBook
+from tests.apps import roles
 from tests.helpers import wait_until
 from tests.server_rabbitmq import RabbitServer
 from tests.servers import RedisServer
 from tests.workers import ROOT, Stage
 
 APP = "tests.apps.forms"
+PATTERNS = "tests.apps.roles"
+BEATING = ["-B", "-Q", "celery"]
+ROLES = ("worker", "producer", "monitor")
 SECRET = "s3cret"
 
 
@@ -38,8 +47,8 @@ def printed(app_module, store, broker, backend, *options):
     return done.stdout
 
 
-def statements(store, broker, backend, *options):
-    roles = json.loads(printed(APP, store, broker, backend, "--json", *options))
+def statements(store, broker, backend, *options, app=APP):
+    roles = json.loads(printed(app, store, broker, backend, "--json", *options))
     assert [role["name"] for role in roles] == ["producer", "worker", "monitor"]
     return [statement.replace("CHANGE-ME", SECRET) for role in roles for statement in role["statements"]]
 
@@ -60,6 +69,43 @@ def assert_produces(app):
     assert members.get(timeout=15) == ["g0", "g1", "g2"]
     result = chord([signature(app, "note", f"c{n}") for n in range(3)], signature(app, "note"))()
     assert result.get(timeout=15) == ["c0", "c1", "c2"]
+
+
+def assert_uses_patterns(producer, stage, worker):
+    """What a sender needs for patterns, and what its worker needs for them meanwhile."""
+    tasks = roles.declare(producer)
+    first, second = (tasks["alone"].apply_async(("a",), countdown=0.5) for _ in range(2))
+    assert first.id == second.id
+    assert tasks["careful"].delay("a").get(timeout=15) == tasks["careful"].delay("a").get(timeout=15) == "a"
+    for n in range(2):
+        tasks["fragile"].delay(str(n)).get(timeout=15, propagate=False)
+    wait_until(lambda: "roles is open" in str(tasks["fragile"].delay("x").get(timeout=15, propagate=False)), 10)
+    assert first.get(timeout=15) == "a"
+    sent = [tasks["alone"].apply_async((f"bulk{n}",), queue="bulk").id for n in range(roles.MOST + 1)]
+    wait_until(lambda: [letter.task_id for letter in stage.dead() if letter.reason == "overflow"] == sent[:1], 10)
+    stage.effects.path.touch()
+    wait_until(lambda: stage.effects.of("ticked"), 15)
+    assert len(stage.effects.of("ran")) == 1
+    log = worker.log()
+    assert not any(text in log for text in ("NOPERM", "ACCESS_REFUSED", "permission denied", "refuses the user"))
+
+
+def assert_sees_patterns(monitor):
+    """What ``celeriac breakers``, ``limits``, ``schedule`` and ``queues`` read."""
+    roles.declare(monitor)
+    monitor.conf.beat_schedule = {"tick": {"task": "tests.apps.survival.tick", "schedule": 0.2}}
+    with closing(connect.open_key_values(monitor)) as store, closing(connect.open_broker(monitor)) as broker:
+        assert read_all(store, [])[1]["roles"].status is Status.OPEN
+        book = LimitBook({})
+        book.load(store)
+        assert book.names() == ["tests.apps.roles.careful"]
+        console = Console(StoreScheduler(monitor))
+        assert console.listed()[0].sent >= 1
+        assert console.leader()
+        if broker.has_lanes:
+            assert broker.depth(["bulk"])[0].ready == roles.MOST
+            assert broker.lanes(["celery"], 10) == []
+        refused(lambda: force(store, "roles", State()))
 
 
 def refused(action):
@@ -179,6 +225,17 @@ def test_a_monitor_that_may_control_asks_workers(guarded, working):
     assert answer == {"one@test": {"ok": "pong"}}
 
 
+def test_patterns_work_with_the_rights_of_each_role_on_redis(guarded, tmp_path):
+    with guarded.client(password="admin") as admin:
+        own = guarded.database_url(3)
+        for statement in statements("redis", own, own, "--user-prefix", "p-", app=PATTERNS):
+            admin.execute_command(*statement.split())
+    worker_url, url, monitor = (url_of(guarded, each).replace("celeriac-", "p-").replace("/0", "/3") for each in ROLES)
+    with Stage(tmp_path, worker_url, worker_url, app=PATTERNS) as stage, stage.worker(options=BEATING) as worker:
+        assert_uses_patterns(app_for(url, url), stage, worker)
+        assert_sees_patterns(app_for(monitor, monitor))
+
+
 def denied(entry):
     return [str(entry[field]) for field in ("username", "reason", "context", "object")]
 
@@ -253,6 +310,25 @@ def test_each_role_does_its_work_and_no_more_on_rabbitmq(rabbit, tmp_path):
             refused(lambda: broker.register("me", ["celery"], 30) or broker.lease("me", ["celery"], 1))
 
 
+def test_patterns_work_with_the_rights_of_each_role_on_rabbitmq(shared_rabbitmq, redis_url, tmp_path):
+    with shared_rabbitmq.vhost() as url:
+        for statement in statements("rabbitmq", url, redis_url, app=PATTERNS):
+            apply_to_rabbitmq(shared_rabbitmq, shlex.split(statement))
+        worker_url, producer_url, _ = (rabbit_url(url, each) for each in ROLES)
+        with Stage(tmp_path, worker_url, redis_url, app=PATTERNS) as stage:
+            roles.declare(stage.client)
+            stage.broker.depth(["bulk"])  # it is there before producers are
+            with stage.worker(options=BEATING) as worker:
+                producer = app_for(producer_url, redis_url)
+                for queue in roles.QUEUES:
+                    queue.no_declare = True
+                try:
+                    assert_uses_patterns(producer, stage, worker)
+                finally:
+                    for queue in roles.QUEUES:
+                        queue.no_declare = None
+
+
 # -- PostgreSQL --------------------------------------------------------------------------------------------------------
 
 
@@ -298,6 +374,19 @@ def test_each_role_does_its_work_and_no_more_on_postgresql(granted, tmp_path):
             refused(lambda: broker.publish([Message("celery", b"{}")]))
             refused(lambda: broker.register("me", ["celery"], 30) or broker.lease("me", ["celery"], 1))
             refused(lambda: broker.purge("celery"))
+
+
+def test_patterns_work_with_the_rights_of_each_role_on_postgresql(
+    shared_postgres, postgres_database, postgres_url, tmp_path
+):
+    existing = {name for (name,) in shared_postgres.execute("SELECT rolname FROM pg_roles")}
+    for statement in statements("postgres", postgres_url, postgres_url, "--user-prefix", "p-", app=PATTERNS):
+        if not statement.startswith("CREATE ROLE") or statement.split('"')[1] not in existing:
+            shared_postgres.execute(statement, postgres_database)
+    worker_url, url, monitor = (shared_postgres.database_url(postgres_database, f"p-{each}:{SECRET}") for each in ROLES)
+    with Stage(tmp_path, worker_url, worker_url, app=PATTERNS) as stage, stage.worker(options=BEATING) as worker:
+        assert_uses_patterns(app_for(url, url), stage, worker)
+        assert_sees_patterns(app_for(monitor, monitor))
 
 
 # -- the command -------------------------------------------------------------------------------------------------------

@@ -20,10 +20,13 @@ from tests.workers import ROOT
 PROGRAM = ROOT / "tests" / "apps" / "exactly_once.py"
 
 
-@pytest.mark.parametrize("kind", ["sqlite3", "django", "sqlalchemy", "sqlalchemy postgres", "psycopg"])
+@pytest.mark.parametrize(
+    "kind", ["sqlite3", "django", "django postgres", "sqlalchemy", "sqlalchemy postgres", "psycopg"]
+)
 def test_a_process_that_is_killed_at_any_statement_has_its_effect_once_when_it_is_run_again(request, kind, tmp_path):
     place = {
         "psycopg": lambda: request.getfixturevalue("postgres_url"),
+        "django postgres": lambda: request.getfixturevalue("postgres_url"),
         "sqlalchemy": lambda: f"sqlite:///{tmp_path}/shop.sqlite3",
         "sqlalchemy postgres": lambda: request.getfixturevalue("postgres_url").replace(
             "postgresql://", "postgresql+psycopg://"

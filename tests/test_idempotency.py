@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 
 import pytest
@@ -19,6 +20,7 @@ from celeriac.policies.renewal import Renewer
 from tests.apps import once
 from tests.helpers import wait_until
 from tests.stages import STORES, each_stage
+from tests.workers import Worker
 
 KILLS = 2
 
@@ -41,13 +43,14 @@ def started(stage, order):
 
 
 def test_the_first_success_wins_and_later_runs_return_its_result(stage, tasks):
-    with stage.worker(concurrency=2):
+    with stage.worker(concurrency=2) as worker:
         assert tasks["charge"].delay("1").get(timeout=10) == {"order": "1"}
         assert tasks["charge"].delay(order="1").get(timeout=10) == {"order": "1"}
         line = chain(tasks["charge"].s("1"), tasks["plain"].s()).delay()
         assert line.get(timeout=10) == {"order": "1"}
         assert tasks["charge"].delay("2").get(timeout=10) == {"order": "2"}
         assert [len(tasks["bulky"].delay("big").get(timeout=10)) for _ in range(2)] == [100_000] * 2
+        assert "is not run: it has succeeded with this idempotency key, tests.apps.once.charge:order:1" in worker.log()
 
     assert stage.effects.count("charged") == {"1": 1, "2": 1}
     assert started(stage, "big") == 1
@@ -189,3 +192,17 @@ def test_options_that_cannot_work_are_refused_when_the_task_is_declared(options,
 
     with pytest.raises(ConfigurationError, match=message):
         app.task(t, name="t", lazy=False, shared=False, **options)
+
+
+def test_a_worker_without_a_place_for_what_tasks_share_does_not_start(rabbitmq_url, tmp_path):
+    worker = Worker(tmp_path, rabbitmq_url, "rpc://", app="tests.apps.once")
+    worker.launch()
+    assert worker.wait(60) != 0
+    last = worker.log().strip().split("\n")[-1]
+    assert re.search(
+        r"Task tests\.apps\.once\.\w+ has \w+, which needs a store .* set celeriac_state_url to a redis://", last
+    )
+
+    conf = {"celeriac_state_url": f"sqlite:///{tmp_path}/state.sqlite3"}
+    with Worker(tmp_path, rabbitmq_url, "rpc://", app="tests.apps.once", conf=conf, name="two"):
+        pass

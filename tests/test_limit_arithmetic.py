@@ -156,6 +156,15 @@ def test_a_limit_that_is_changed_has_its_effect_within_seconds():
     assert sum(counts) > 100
 
 
+def test_a_limit_that_is_raised_a_hundredfold_lets_the_next_one_start_at_once():
+    state = grant_rate(LimitState(), allowance("6/m"), 1, EPOCH)
+    raised = allowance("600/m")
+    state = settled(state, raised, EPOCH + 1)
+
+    assert wait_for_rate(state, raised, 1, EPOCH + 1) == 0
+    assert len(greedy(raised, 30, state=state, start=EPOCH + 1)) == pytest.approx(300, rel=0.05)
+
+
 def test_a_clock_that_jumps_ahead_forgets_what_was_granted():
     allowed = allowance("1/h")
     state = grant_rate(LimitState(), allowed, 1, EPOCH)
@@ -200,6 +209,8 @@ def test_no_more_is_held_than_allowed_and_asking_twice_changes_nothing(most, ste
         (10, Rate(10, 1)),
         (0.5, Rate(1, 2)),
         ("1/d", Rate(1, 86400)),
+        ("10", Rate(10, 1)),
+        ("0.5/m", Rate(1, 120)),
     ],
 )
 def test_rates_are_written_as_celery_writes_them_and_with_a_number_before_the_unit(given, rate):

@@ -225,6 +225,7 @@ def run_command(stage, *words):
 
 @on(["postgres"])
 def test_a_limit_is_changed_while_workers_run(stage):
+    stage.conf["worker_enable_remote_control"] = True
     with stage.worker(concurrency=1):
         send(stage, "rare", range(30))
         wait_until(lambda: parked(stage) == 29, 10)
@@ -233,6 +234,12 @@ def test_a_limit_is_changed_while_workers_run(stage):
         ]
         assert (listed["rate"], listed["parked"], listed["changed"]) == ("1/m", 29, False)
 
+        (answer,) = stage.client.control.rate_limit(f"{APP}.rare", "0.5/x", reply=True, timeout=30, limit=1)
+        assert "error" in answer["one@test"]
+        (answer,) = stage.client.control.rate_limit(f"{APP}.rare", "600/m", reply=True, timeout=30, limit=1)
+        assert answer == {"one@test": {"ok": "new rate limit set successfully, for all workers together: 600/m"}}
+
+        wait_until(lambda: len(ran(stage)) >= 3, 10)
         run_command(stage, "limits", "set", f"{APP}.rare", "--rate", "1000/s", "--burst", "1000")
 
         wait_until(lambda: len(ran(stage)) == 30, 10)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import signal
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from celeriac.cli.main import command
+from celeriac.compat.periodic import sending
+from celeriac.compat.periodic.console import Console
+from celeriac.compat.periodic.scheduler import StoreScheduler
+from celeriac.compat.periodic.sending import TickTaken
+from celeriac.compat.periodic.state import EntryState
 from tests.helpers import wait_until
 from tests.servers import die_with_parent
-from tests.workers import Stage
+from tests.stages import STORES, each_stage
+from tests.workers import children
 
 APP = """
 from celery.schedules import crontab
@@ -100,6 +108,8 @@ def test_a_cron_job_sends_what_is_due_and_ends(project):
     wait_until(lambda: "1 of 2 periodic tasks were due" in celeriac("beat", "--once").output, 5)
 
     assert listed("quick")["sent"] == 1
+    wait_until(lambda: json.loads(celeriac("beat", "--once", "--json").stdout) == {"sent": 1, "entries": 2}, 10)
+    assert "--json belongs to --once" in celeriac("beat", "--json").output
 
 
 def test_beat_runs_leads_and_leaves_in_order(project):
@@ -141,21 +151,88 @@ def test_without_a_store_for_it_celerys_scheduler_runs_and_the_commands_say_why(
     assert "neither the broker nor the result store is one: set celeriac_state_url" in result.output
 
 
-@pytest.mark.parametrize("broker", ["sqlite", "redis"])
-def test_two_workers_with_b_send_each_tick_once(request, tmp_path, broker):
-    url = request.getfixturevalue("redis_url") if broker == "redis" else None
-    conf = {
-        "celeriac_beat_lease": 0.5,
-        "beat_schedule": {"note": {"task": "tests.apps.survival.note", "schedule": 0.25, "args": ("tick",)}},
-    }
-    with Stage(tmp_path, url, conf=conf) as stage:
-        first, second = (stage.worker(name=name, concurrency=1, options=["-B"]) for name in ("one", "two"))
-        with first, second:
-            stage.wait_for("ran", "tick", 4, timeout=30)
-            leader = next(each for each in (first, second) if "leads now" in each.log())
+# -- schedulers inside workers -----------------------------------------------------------------------------------------
+
+PERIOD = 0.15
+BEAT_CONF = {
+    "celeriac_beat_lease": 0.6,
+    "beat_schedule": {"tick": {"task": "tests.apps.survival.tick", "schedule": PERIOD, "missed": "run"}},
+}
+
+
+@pytest.fixture(params=STORES)
+def stage(request, tmp_path):
+    yield from each_stage(request, tmp_path, "tests.apps.survival", **BEAT_CONF)
+
+
+@pytest.mark.timeout(180)
+def test_workers_with_b_whose_leaders_are_killed_send_each_tick_once(stage):
+    """Three of them serve a queue of their own, so that what is killed is schedulers, and not what they sent."""
+    nodes = [stage.worker(name=f"node{n}", concurrency=1, options=["-B", "-Q", "idle"]) for n in range(3)]
+    ticked = functools.partial(stage.effects.of, "ticked")
+    with stage.worker(concurrency=1), ExitStack() as stack:
+        for node in nodes:
+            stack.callback(node.close)
+            node.launch()
+        for _ in range(2):
+            wanted = len(ticked()) + 8
+            wait_until(lambda n=wanted: len(ticked()) >= n, 60)
+            leader = leader_of(stage, nodes)
             leader.signal_group(signal.SIGKILL)
-            ran = len(stage.effects.of("ran", "tick"))
-            stage.wait_for("ran", "tick", ran + 3, timeout=30)
-        times = [effect.at for effect in stage.effects.of("ran", "tick")]
-    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
-    assert min(gaps) > 0.05, "two schedulers would send twice as often"
+            leader.wait()
+            leader.launch()
+        wanted = len(ticked()) + 14
+        wait_until(lambda: len(ticked()) >= wanted, 60)
+
+    counts = stage.effects.count("ticked")
+    assert set(counts.values()) == {1}
+    due = sorted(map(float, counts))
+    assert len(due) >= 30
+    assert [later - earlier for earlier, later in itertools.pairwise(due)] == pytest.approx([PERIOD] * (len(due) - 1))
+
+
+def leader_of(stage, nodes):
+    """The node whose scheduler leads, as ``celeriac schedule list`` names it."""
+
+    def find():
+        name = Console(StoreScheduler(stage.client)).leader()
+        process = int(name.split(":")[1]) if name else 0
+        return next((node for node in nodes if process in (node.pid, *children(node.pid))), None)
+
+    return wait_until(find, 30)
+
+
+@pytest.mark.parametrize("stage", ["rabbitmq"], indirect=True)
+def test_a_tick_that_a_killed_scheduler_may_have_sent_is_sent_again_and_runs_once(stage, monkeypatch):
+    monkeypatch.setattr(sending, "SENDING_SECONDS", 0.2)
+    cut_short, other = StoreScheduler(stage.client), StoreScheduler(stage.client)
+    state, now = EntryState(last=1000.0), 1000.0 + PERIOD
+    entry = other.schedule["tick"]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cut_short.store, "update", killed)
+        with pytest.raises(KeyboardInterrupt):
+            cut_short.sender.send(entry, state, now)
+    with pytest.raises(TickTaken):
+        other.sender.send(entry, state, now)
+    wait_until(lambda: stage.broker.depth(["celery"])[0].ready == 1, 10)
+    task_id = wait_until(lambda: sent_again(other, entry, state, now), 10)
+    assert other.sender.send(entry, state, now) is None
+    wait_until(lambda: stage.broker.depth(["celery"])[0].ready == 2, 10)
+
+    with stage.worker(concurrency=2) as worker:
+        stage.wait_until_drained()
+        assert "its tick was sent twice" in worker.log()
+        assert len(stage.effects.of("ticked")) == 1
+        assert stage.client.AsyncResult(task_id).get(timeout=10) is None
+
+
+def killed(*_):
+    raise KeyboardInterrupt
+
+
+def sent_again(scheduler, entry, state, now):
+    try:
+        return scheduler.sender.send(entry, state, now)
+    except TickTaken:
+        return None

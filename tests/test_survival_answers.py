@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import closing
 from dataclasses import dataclass
@@ -137,6 +138,71 @@ def test_what_was_leased_by_a_call_of_unknown_fate_goes_back_at_a_stop(broker, d
     assert broker.leased_count() == 0
     assert broker.depth([QUEUE])[0].ready == 3
     assert diary.ran == []
+
+
+class AbsentBroker(ForgetfulBroker):
+    """Says that it is away as long as it is told to."""
+
+    away = False
+
+    def turn(self, owner, outcomes, queues, limit):
+        if self.away:
+            self.was_asked.set()
+            assert self.may_fail.wait(10)
+            raise StoreUnavailable("away")
+        return super().turn(owner, outcomes, queues, limit)
+
+
+@pytest.fixture
+def absent(broker):
+    broker.__class__ = AbsentBroker
+    broker.was_asked, broker.may_fail = threading.Event(), threading.Event()
+    return broker
+
+
+def finish_one(absent, diary, consumer):
+    """An outcome for a store that is away."""
+    (delivery,) = absent.lease(OWNER, [QUEUE], 1)
+    consumer.run(diary.prepare(delivery), 0)
+    absent.away = True
+
+
+def test_a_stop_settles_what_another_thread_could_not(absent, diary, consumer):
+    finish_one(absent, diary, consumer)
+
+    def fail():
+        with pytest.raises(StoreUnavailable):
+            consumer.flush()
+
+    other = threading.Thread(target=fail)
+    other.start()
+    assert absent.was_asked.wait(10)
+    consumer.stop()
+    stop = threading.Thread(target=consumer.wind_up)
+    stop.start()
+    absent.may_fail.set()
+    other.join(10)
+    absent.away = False
+    stop.join(10)
+    assert not stop.is_alive()
+    assert absent.leased_count() == 0
+    assert not consumer.gave_up
+
+
+def test_a_stop_of_the_node_gives_a_store_that_stays_away_up_and_the_end_of_a_slot_does_not(absent, diary, consumer):
+    finish_one(absent, diary, consumer)
+    absent.may_fail.set()
+    consumer.stop()
+    stop = threading.Thread(target=consumer.wind_up)
+    stop.start()
+    stop.join(0.5)
+    assert stop.is_alive()
+    consumer.stop(patience=0.1)
+    stop.join(10)
+    assert not stop.is_alive()
+    assert consumer.gave_up
+    absent.away = False
+    assert absent.leased_count() == 1
 
 
 def test_an_outcome_too_large_for_the_ledger_is_not_taken_for_a_body_that_never_started():

@@ -38,7 +38,13 @@ from tests.helpers import wait_until
 
 PAGE = Path(__file__).parent.parent / "docs" / "telemetry.md"
 WORKER = WorkerView("celery@box", 4, (SlotView(11, 1, 5, 1.0), SlotView(12, 0, 2, 1.0)), ("mails",), 1234.5)
-STORE = StoreView((Depth("mails", 7, 3, 2, 1.5), Depth("empty", 0, 0, 2, None)), leased=8, dead=2)
+STORE = StoreView(
+    (Depth("mails", 7, 3, 2, 1.5, parked=5), Depth("empty", 0, 0, 2, None)),
+    leased=8,
+    dead=2,
+    breakers=(("smtp", "open"),),
+)
+STATES = ("closed", "open", "half-open")
 TASK = {"task": "send", "queue": "mails", "name": "send", "queue_name": "mails"}
 ONE_OF_EACH: tuple[Event, ...] = (
     TaskSent("send", "mails", "1"),
@@ -142,12 +148,15 @@ def test_the_gauges_of_queues_come_from_the_broker(page: Samples) -> None:
 
     assert value(page, "celery_queue_length", **both) == 7
     assert value(page, "celery_queue_scheduled", **both) == 3
+    assert value(page, "celery_queue_parked", **both) == 5
     assert value(page, "celery_queue_consumers", **both) == 2
     assert value(page, "celery_queue_oldest_message_age_seconds", queue="mails") == 1.5
     assert value(page, "celery_queue_oldest_message_age_seconds", queue="empty") is None
     assert value(page, "celery_queue_unacked", queue="_all") == 8
     assert value(page, "celery_dead_letter_messages", queue="_all") == 2
     assert value(page, "celery_active_consumer_count", queue_name="mails") == 2
+    states = {state: value(page, "celery_circuit_breaker_state", breaker="smtp", state=state) for state in STATES}
+    assert states == {"closed": 0, "open": 1, "half-open": 0}
 
 
 def test_the_gauges_of_the_worker_come_from_its_own_state(page: Samples) -> None:

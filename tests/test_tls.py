@@ -14,6 +14,7 @@ from celeriac.errors import AccessDenied, ConfigurationError, StoreUnavailable
 from celeriac.message import Message
 from tests.certificates import Authority, Pair
 from tests.helpers import free_port
+from tests.server_postgres import PostgresServer
 from tests.server_rabbitmq import RabbitServer
 from tests.servers import RedisServer
 from tests.workers import Stage
@@ -69,7 +70,37 @@ class SecureRabbit(SecureServer):
         return f"amqps://guest:guest@localhost:{self.port}/{self._vhost}?ssl_ca_certs={ca.certificate}{shown}"
 
 
-SERVERS = {"redis": SecureRedis, "rabbitmq": SecureRabbit}
+class SecurePostgres(SecureServer):
+    """A database of the shared server, which takes up each test's certificate while it runs."""
+
+    def __init__(self, stack: ExitStack, shared: PostgresServer) -> None:
+        super().__init__(stack)
+        self._shared = shared
+
+    def start(self, pair: Pair, clients: Authority | None = None) -> None:
+        self._database = self._shared.new_database()
+        self._stack.callback(self._shared.drop_database, self._database)
+        self._stack.callback(self._shared.without_tls)
+        self._shared.use_tls(pair.certificate, pair.key, clients and clients.certificate)
+
+    def url(self, ca: Authority, client: Pair | None = None) -> str:
+        shown = f"&sslcert={client.certificate}&sslkey={client.key}" if client else ""
+        plain = self._shared.database_url(self._database).replace("127.0.0.1", "localhost")
+        return f"{plain}?sslmode=verify-full&sslrootcert={ca.certificate}{shown}"
+
+    def sessions_without_tls(self) -> int:
+        """Those of broker, results and listener that are in the clear."""
+        statement = (
+            "SELECT count(*) FILTER (WHERE NOT ssl), count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) "
+            "WHERE application_name = 'celeriac' AND datname = current_database()"
+        )
+        ((clear, sessions),) = self._shared.execute(statement, self._database)
+        assert sessions >= 4
+        return int(clear)
+
+
+SERVERS = {"redis": SecureRedis, "rabbitmq": SecureRabbit, "postgres": SecurePostgres}
+SHARED = {"rabbitmq": "shared_rabbitmq", "postgres": "shared_postgres"}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +111,7 @@ def ca(tmp_path_factory):
 @pytest.fixture(params=SERVERS)
 def server(request):
     with ExitStack() as stack:
-        shared = [request.getfixturevalue("shared_rabbitmq")] if request.param == "rabbitmq" else []
+        shared = [request.getfixturevalue(SHARED[request.param])] if request.param in SHARED else []
         yield SERVERS[request.param](stack, *shared)
 
 
@@ -116,6 +147,8 @@ def test_tasks_and_results_over_tls(server, ca, tmp_path):
         assert [result.get(timeout=10) for result in results] == [f"k{n}" for n in range(20)]
         assert stage.send("note", "later", countdown=0.2).get(timeout=10) == "later"
         assert stage.broker.depth(["celery"])[0].consumers == 2
+        if isinstance(server, SecurePostgres):
+            assert server.sessions_without_tls() == 0
 
 
 def test_a_ca_that_did_not_sign_the_certificate(server, ca, tmp_path):

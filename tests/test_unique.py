@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from celery import chain, chord, group
+from celery.exceptions import WorkerLostError
 
 import celeriac
 from celeriac import Celery, NotUnique
@@ -245,6 +247,33 @@ def test_of_two_hundred_producers_one_sends(stage, tasks):
     assert len(ids) == 200
     assert len(set(ids)) == 1
     assert (warm, ready(stage)) == (1, 2)
+
+
+@pytest.mark.parametrize("stage", STORES, indirect=True)
+def test_a_node_that_is_killed_keeps_no_keys(stage, tasks):
+    """Nor that of an order that it had begun."""
+    conf = {"celeriac_lease_seconds": 2}
+    with stage.worker(name="one", concurrency=3, conf=conf) as first:
+        late, early = tasks["whole"].delay("late", "gate"), tasks["early"].delay("early", "gate")
+        order = tasks["charge"].delay("order", "gate")
+        for key in ("late", "early", "order"):
+            stage.wait_for("started", key)
+        with stage.worker(name="two", concurrency=3, conf=conf):
+            first.signal_group(signal.SIGKILL)
+            for key in ("late", "order"):
+                stage.wait_for("started", key, times=2, timeout=30)
+            assert tasks["whole"].delay("late", "gate").id == late.id
+            stage.effects.open_gate("gate")
+            assert late.get(timeout=20) == "late"
+            assert order.get(timeout=20) == {"order": "order"}
+            with pytest.raises(WorkerLostError, match="may have run"):
+                early.get(timeout=20)
+            assert tasks["early"].delay("early", "gate").get(timeout=20) == "early"
+            assert tasks["whole"].delay("late", "gate").id != late.id
+            assert tasks["charge"].delay("order", "gate").get(timeout=20) == {"order": "order"}
+            stage.wait_until_drained()
+    assert stage.effects.count("charged") == {"order": 1}
+    assert [letter.reason for letter in stage.dead()] == ["lost"]
 
 
 # -- declaring ---------------------------------------------------------------------------------------------------------

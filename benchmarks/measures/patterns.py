@@ -1,4 +1,4 @@
-"""The production patterns: what each costs a task, over a plain one."""
+"""The production patterns: what each costs a task, over a plain one, on each store."""
 
 from __future__ import annotations
 
@@ -17,14 +17,10 @@ def measure_of(pattern: str) -> Callable[[System, Case, Effort], dict[str, float
 
     def measure(system: System, _case: Case, effort: Effort) -> dict[str, float]:
         with open_site(results=True, rtt=0) as site:
-            command = [
-                str(system.bin / "python"),
-                "-m",
-                "benchmarks.patterns",
-                pattern,
-                site.near_url,
-                str(effort.pattern_tasks),
-            ]
+            url = {**site.environment(near=True), **system.environment(site)}["BENCH_URL"]
+            command = [str(system.bin / "python"), "-m", "benchmarks.patterns", pattern, url, str(effort.pattern_tasks)]
+            if url.startswith("amqp"):  # which keeps no state
+                command.append(site.near_url)
             done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise ProcessFailed(" | ".join(done.stderr.strip().split("\n")[-3:]))

@@ -92,7 +92,10 @@ class Procrastinate(System):
 class PgQueuer(System):
     name = "pgqueuer"
     title = "PgQueuer"
-    settings = "2 processes, asyncpg, uvloop, 100 jobs per batch; results are not kept"
+    settings = (
+        "2 processes, asyncpg, uvloop, 100 jobs per batch, durable tables; each job's status in its log; "
+        "results on: its return value, too, by the app's INSERT for many jobs at once"
+    )
     app = "benchmarks.apps.pgqueuer_app"
     packages = ("pgqueuer", "asyncpg", "uvloop")
     rate = 3000

@@ -119,10 +119,13 @@ class KeyValueStore(ABC):
         """
 
     @abstractmethod
-    def write(self, space: Namespace, name: str, value: bytes | None, *, ttl: float | None, version: int) -> bool:
-        """Write a key if it still has this version (:data:`ABSENT`: is not there); return whether it had.
+    def write(self, space: Namespace, name: str, value: bytes | None, *, ttl: float | None, version: int) -> int:
+        """Write a key if it still has this version (:data:`ABSENT`: is not there).
 
         One round trip.  ``value`` and ``ttl`` as in :class:`Change`.
+
+        Returns:
+            The version that it has now; 0: somebody else had written it, and nothing happened.  After a deletion any other number.
         """
 
     def update(self, space: Namespace, name: str, change: Callable[[bytes | None, float], Change[T]]) -> T:

@@ -46,6 +46,8 @@ class Finish:
     """The task succeeds with this value, without running."""
 
     value: Any
+    reason: str
+    """For the log, in a few words."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""An app with a bounded queue, and as a program: ten threads that send to it as fast as they can.
+"""An app with a bounded queue, and as a program: 25 threads that send to it as fast as they can.
 
 ``python -m tests.apps.bounded NAME COUNT``: each thread sends so many messages and waits for room.
 """
@@ -15,7 +15,7 @@ from celeriac import Celery
 from tests.apps.survival import record
 
 BOUND = 20
-THREADS = 10
+THREADS = 25
 
 app = Celery("bounded", broker=os.environ.get("TEST_BROKER", "sqlite:///unused.sqlite3"), set_as_current=False)
 app.conf.update(
@@ -23,6 +23,7 @@ app.conf.update(
     task_ignore_result=True,
     worker_enable_remote_control=False,
     worker_prefetch_multiplier=1,  # what is held unstarted may be handed back, and make the queue longer than its bound
+    celeriac_queue_full="block",
     celeriac_queue_full_timeout=60,
 )
 
@@ -34,7 +35,7 @@ def note(key):
 
 def send(name, count):
     for n in range(count):
-        note.apply_async((f"{name}-{n}",), queue="bulk", queue_full="block")
+        note.apply_async((f"{name}-{n}",), queue="bulk")
 
 
 if __name__ == "__main__":

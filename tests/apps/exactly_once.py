@@ -6,11 +6,13 @@ would run the task again, and prints how often each point's effect is there, as 
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import sqlite3
 import sys
+from urllib.parse import urlsplit
 
 import django
 import psycopg
@@ -81,9 +83,26 @@ def with_sqlalchemy(place, who, bomb):
     bomb()
 
 
+def bombed(bomb):
+    """Calls something, with a point before and one after it."""
+
+    def around(call, *args):
+        bomb()
+        answer = call(*args)
+        bomb()
+        return answer
+
+    return around
+
+
 def with_django(place, who, bomb):
     django_connection.ensure_connection()
-    django_connection.connection.set_trace_callback(bomb)
+    raw = django_connection.connection
+    if isinstance(raw, sqlite3.Connection):
+        raw.set_trace_callback(bomb)
+    else:
+        django_connection.execute_wrappers.append(bombed(bomb))
+        raw.commit = functools.partial(bombed(bomb), raw.commit)
     with transaction.atomic():
         if once.django(who):
             with django_connection.cursor() as cursor:
@@ -114,15 +133,23 @@ def run(kind, place, who, at):
 
 
 def connect(kind, place):
-    if kind == "psycopg" or place.startswith("postgresql"):
+    if place.startswith("postgresql"):
         return psycopg.connect(place.replace("+psycopg", ""), autocommit=True)
     return sqlite3.connect(place.removeprefix("sqlite:///"), isolation_level=None)
+
+
+def django_database(place):
+    if not place.startswith("postgresql"):
+        return {"ENGINE": "django.db.backends.sqlite3", "NAME": place}
+    url = urlsplit(place)
+    where = {"NAME": url.path[1:], "HOST": url.hostname, "PORT": url.port, "USER": url.username}
+    return {"ENGINE": "django.db.backends.postgresql", "PASSWORD": url.password or "", **where}
 
 
 def main():
     kind, place = sys.argv[1:]
     if kind == "django":
-        settings.configure(DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": place}})
+        settings.configure(DATABASES={"default": django_database(place)})
         django.setup()
     connection = connect(kind, place)
     for statement in TABLES:

@@ -18,8 +18,8 @@ app.conf.update(
     worker_enable_remote_control=False,
     task_ignore_result=True,
     celeriac_queue_limits={"slow": Limit(concurrency=1)},
-    **json.loads(os.environ.get("TEST_CONF", "{}")),
 )
+app.conf.update(json.loads(os.environ.get("TEST_CONF", "{}")))
 NAME = "tests.apps.limited"
 
 

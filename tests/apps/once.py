@@ -69,6 +69,13 @@ def declare(app: Celery) -> dict:  # noqa: C901, PLR0915 - a list of tasks
     def strict(key):
         record("ran", key)
 
+    @task(unique=True)
+    def early(key, gate=None):
+        record("started", key)
+        if gate:
+            wait_for_file(gate)
+        return key
+
     @task()
     def plain(value=None):
         record("plain", "-")

@@ -54,6 +54,12 @@ def note(key):
     return key
 
 
+@shared_task(bind=True)
+def tick(self):
+    """A periodic task: it is known by the moment at which it was due."""
+    record("ticked", str(self.request.headers["celeriac-tick"]))
+
+
 @shared_task(acks_late=True)
 def note_late(key):
     record("ran", key)

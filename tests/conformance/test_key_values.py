@@ -8,6 +8,8 @@ import time
 import pytest
 
 from celeriac.keyvalue import ABSENT, Change, KeyValueStore, Namespace
+from celeriac.policies.breaking import Shared, read_all
+from celeriac.policies.circuit_breaker import Breaker, Status, Tally
 from tests.conformance.kits import Kit
 from tests.helpers import wait_until
 
@@ -44,9 +46,11 @@ def test_entries_come_in_the_order_asked(store):
 
 
 def test_a_write_needs_the_version_that_is_there(store):
-    store.write(LOCKS, "a", b"1", ttl=None, version=ABSENT)
+    written = store.write(LOCKS, "a", b"1", ttl=None, version=ABSENT)
     _, (old,) = store.read(LOCKS, ["a"])
-    assert store.write(LOCKS, "a", b"2", ttl=None, version=old.version)
+    assert old.version == written
+    again = store.write(LOCKS, "a", b"2", ttl=None, version=old.version)
+    assert again == store.read(LOCKS, ["a"])[1][0].version
 
     assert not store.write(LOCKS, "a", b"3", ttl=None, version=old.version)
     assert not store.write(LOCKS, "a", None, ttl=None, version=old.version)
@@ -145,3 +149,19 @@ def test_reading_and_writing_cost_one_round_trip_each(store):
     store.write(BREAKERS, "a", b"1", ttl=1, version=ABSENT)
 
     assert store.round_trips - before == 2
+
+
+def test_what_fails_behind_a_circuit_breaker_costs_one_round_trip_each_time(store):
+    mine, other = (Shared(Breaker("smtp", failures=5), lambda: store) for _ in range(2))
+    assert mine.look()[0].status is Status.CLOSED
+    other.look()
+    before = store.round_trips
+    for _ in range(3):
+        mine.record(Tally(failures=1), None)
+    assert store.round_trips - before == 3
+
+    other.record(Tally(failures=1), None)  # it does not know of those, and they count all the same
+    mine.record(Tally(failures=1, reason="no"), None)
+
+    assert mine.look()[0].status is Status.OPEN
+    assert "5 failures" in read_all(store, [])[1]["smtp"].reason

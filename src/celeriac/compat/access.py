@@ -8,7 +8,9 @@ from urllib.parse import urlsplit
 from celeriac.access import Role
 from celeriac.brokers.rabbitmq.access import rabbitmq_roles
 from celeriac.compat import connect, connect_redis
+from celeriac.compat.back_pressure import bounds_of, terms_of
 from celeriac.errors import ConfigurationError
+from celeriac.message import Message
 from celeriac.postgres_store.access import postgres_roles
 
 KINDS = {
@@ -40,7 +42,7 @@ def roles(
         return _redis_access(app, url, queues).roles(user_prefix, control=control, selectors=selectors)
     if kind == "postgres":
         schema = (app.conf.broker_transport_options or {}).get("schema") or "celeriac"
-        return postgres_roles(schema, user_prefix, control=control)
+        return postgres_roles(schema, user_prefix, control=control, bounded=bounded_queues(app, queues))
     vhost = urlsplit(url.split(";", maxsplit=1)[0]).path.removeprefix("/") or "/"
     exchanges = [exchange.name for queue in queues if (exchange := app.amqp.queues[queue].exchange) is not None]
     return rabbitmq_roles(vhost, queues, exchanges, user_prefix, control=control)
@@ -59,4 +61,11 @@ def _redis_access(app: Any, url: str, queues: list[str]) -> Any:
 
     results = getattr(connect.open_backend(app), "keys", None)
     database = int(urlsplit(options.url).path.strip("/") or 0)
-    return RedisAccess(options, queues, results, database)
+    return RedisAccess(options, queues, results, database, bounded_queues(app, queues))
+
+
+def bounded_queues(app: Any, queues: list[str]) -> dict[str, bool]:
+    """Queues whose length is bounded, and whether their oldest messages make room."""
+    messages = [Message(queue, b"") for queue in queues]
+    bounds = bounds_of(app, messages, terms_of(app.conf, None))
+    return {queue: bound.drop_oldest for queue, bound in bounds.items()}

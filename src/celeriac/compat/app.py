@@ -18,6 +18,7 @@ from kombu.utils.uuid import uuid
 from celeriac.compat import connect, declaring, sending, uniqueness
 from celeriac.compat.choosing import serve_tests
 from celeriac.compat.dead import DeadLetters
+from celeriac.compat.kombu_waits import bounded
 from celeriac.compat.patterns import payload as typed_payloads
 from celeriac.compat.patterns.idempotency import check_call
 from celeriac.compat.saferepr import quick_repr
@@ -238,6 +239,11 @@ class Celery(celery.Celery):
             conf.maps[-1]["broker_url"] = connect.EMBEDDED_URL
         watch(conf)
         return conf
+
+    def _connection(self, url: Any, *args: Any, transport_options: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+        given = {**self.conf.broker_transport_options, **(transport_options or {})}
+        more = bounded(connect.scheme_of(connect.broker_url(self)), given)
+        return super()._connection(url, *args, transport_options={**more, **(transport_options or {})}, **kwargs)
 
     # -- results and worker ----------------------------------------------------------------------------------------
 

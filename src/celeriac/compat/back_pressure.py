@@ -21,6 +21,10 @@ CHOICES = (RAISE, BLOCK, DROP_OLDEST)
 OVERFLOWS = {"reject-publish": None, "reject-publish-dlx": None, "drop-head": DROP_OLDEST}
 """The queue argument ``x-overflow`` of RabbitMQ, in our words; refused messages are the app's choice between raising and blocking."""
 
+SERVERS_WORDS = {RAISE: "reject-publish", BLOCK: "reject-publish", DROP_OLDEST: "drop-head"}
+"""What RabbitMQ, which bounds its queues itself, is told when a bounded queue is declared that does not say ``x-overflow``: the app's
+``celeriac_queue_full``.  Where the app leaves that alone it is told nothing, as by Celery, and the oldest go without a word."""
+
 PUBLISH_SECONDS = 10.0
 """``celeriac_publish_timeout``: how long sending may take in all, attempts and pauses together.  Too low fails where a moment's
 patience would do; too high makes a web request wait for a broker that is away."""
@@ -142,3 +146,29 @@ def full_choice(queue: Any, terms: Terms) -> str:
     if own is None and overflow is not None and terms.default_full == DROP_OLDEST:
         own = RAISE
     return terms.queue_full or own or terms.default_full
+
+
+# -- brokers that bound their queues themselves ------------------------------------------------------------------------
+
+
+def overflow_of(app: Any, queue: Any) -> str | None:
+    """What the server does with what is too much for a bounded queue; ``None``: it was told nothing."""
+    own = (queue.queue_arguments or {}).get("x-overflow")
+    return own or SERVERS_WORDS.get(app.conf.get("celeriac_queue_full"))
+
+
+def check_servers_bounds(app: Any, queues: Iterable[str], terms: Terms) -> None:
+    """See that what a call says of full queues is what the server was told.  Raises ``ConfigurationError`` where it is not."""
+    for name in queues if terms.queue_full else ():
+        told = overflow_of(app, app.amqp.queues[name])
+        if told is None or not told.startswith(SERVERS_WORDS[str(terms.queue_full)]):
+            raise ConfigurationError(
+                f"This broker bounds queue {name} itself, as it was declared ({told or 'the oldest go without a word'}), and "
+                f"queue_full={terms.queue_full!r} of a call cannot change that: set celeriac_queue_full, or the queue's x-overflow"
+            )
+
+
+def silent_queues(app: Any) -> list[str]:
+    """Bounded queues whose oldest messages the server would drop without a word."""
+    found = ((queue, _bound(queue, terms_of(app.conf, None))) for queue in app.amqp.queues.values())
+    return sorted(queue.name for queue, bound in found if bound is not None and overflow_of(app, queue) is None)

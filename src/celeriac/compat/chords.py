@@ -12,7 +12,9 @@ from celery.exceptions import ChordError
 from celery.result import GroupResult, allow_join_result
 from kombu.utils.json import loads
 
+from celeriac.compat.away import telling_away
 from celeriac.compat.envelope import encode_json
+from celeriac.errors import StoreUnavailable
 from celeriac.outcome import ChordPart
 
 logger = logging.getLogger("celery.backends")
@@ -23,22 +25,34 @@ def callback_of(chord: Any) -> bytes:
     return encode_json(chord).encode()
 
 
-def publish_callback(backend: Any, part: ChordPart, parts: Sequence[bytes]) -> None:
-    """Send a chord's callback with the results of its header, or fail it with the first error among them."""
+def publish_callback(backend: Any, part: ChordPart, parts: Sequence[bytes], *, tries_again: bool = False) -> None:
+    """Send a chord's callback with the results of its header, or fail it with the first error among them.
+
+    ``tries_again``: whether the caller does when a store is away.
+
+    Raises:
+        StoreUnavailable: with ``tries_again``; nothing was sent.
+    """
     app = backend.app
     callback = maybe_signature(loads(part.callback), app=app)
+    passing = StoreUnavailable if tries_again else ()
     try:
-        results = _results(backend, part.group_id, parts)
+        with telling_away(backend, f"the results of chord {part.group_id} cannot be read"):
+            results = _results(backend, part.group_id, parts)
     except ChordError as error:
         logger.error("Chord %r raised: %r", part.group_id, error)
         backend.chord_error_from_stack(callback, error)
         return
+    except passing:
+        raise
     except Exception as error:
         logger.exception("Chord %r raised: %r", part.group_id, error)
         backend.chord_error_from_stack(callback, ChordError(f"Join error: {error!r}"))
         return
     try:
         callback.delay(results)
+    except passing:
+        raise
     except Exception as error:
         logger.exception("Chord callback for %r raised: %r", part.group_id, error)
         backend.chord_error_from_stack(callback, ChordError(f"Callback error: {error!r}"))

@@ -138,16 +138,15 @@ def open_key_values(app: Any) -> KeyValueStore:
     return KEY_VALUES[scheme_of(url)](app, url)
 
 
-def check_key_values(app: Any) -> str:
-    """The URL of the store that :func:`open_key_values` opens.  Raises ``ConfigurationError`` as it does."""
+def check_key_values(app: Any, who: str = "This") -> str:
+    """The URL of the store that :func:`open_key_values` opens.  Raises ``ConfigurationError`` as it does; ``who`` needs the store."""
     candidates = [app.conf.get("celeriac_state_url") or "", broker_url(app), result_url(app) or ""]
     for url in filter(None, candidates):
         if scheme_of(url) in KEY_VALUES:
             return url
-    known = ", ".join(f"{scheme}://" for scheme in sorted(KEY_VALUES) if scheme != "memory")
     raise ConfigurationError(
-        "This needs a store for what workers share, and neither the broker nor the result store is one: "
-        f"set celeriac_state_url to one of {known}"
+        f"{who} needs a store for what workers share, and neither the broker nor the result store is one: "
+        "set celeriac_state_url to a redis://, postgresql:// or sqlite:// URL"
     )
 
 

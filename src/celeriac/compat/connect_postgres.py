@@ -50,6 +50,7 @@ def broker_options(app: Any, url: str, answer_seconds: float | None = None) -> A
         given.setdefault("connect_timeout", app.conf.broker_connection_timeout)
     if answer_seconds is not None:
         given.setdefault("answer_timeout", answer_seconds)
+        given["connect_timeout"] = min(float(given.get("connect_timeout", answer_seconds)), answer_seconds)
     return _options(url, given)
 
 

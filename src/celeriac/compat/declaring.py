@@ -8,6 +8,7 @@ from typing import Any
 
 import celery
 
+from celeriac.compat import connect
 from celeriac.compat.patterns.circuit_breaker import CircuitBreakerPattern
 from celeriac.compat.patterns.dead_letter import DeadLetterPattern
 from celeriac.compat.patterns.idempotency import IdempotencyPattern
@@ -83,6 +84,15 @@ def check_all(app: Any) -> None:
     for name, task in app.tasks.items():
         if not name.startswith("celery."):
             check_task(task, own_attributes(task))
+
+
+def check_shared_state(app: Any) -> None:
+    """See that what tasks of an app share has a place.  Raises ``ConfigurationError``, which names the task and its option."""
+    for name, task in app.tasks.items():
+        for pattern in PATTERNS:
+            if pattern.shares_state and pattern.is_used(task):
+                given = next(each for each in pattern.options if getattr(task, each, None) is not None)
+                connect.check_key_values(app, f"Task {name} has {given}, which")
 
 
 def own_attributes(task: Any) -> dict[str, Any]:

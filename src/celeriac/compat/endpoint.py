@@ -3,16 +3,39 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from celeriac.compat import connect
+from celeriac.compat.patterns.circuit_breaker import breakers_of
 from celeriac.engine.supervisor import Shutdown, Supervisor
-from celeriac.errors import MissingExtra
+from celeriac.errors import MissingExtra, StoreError
+from celeriac.policies.breaking import read_all
 from celeriac.telemetry.bus import Bus, bus
 from celeriac.telemetry.health import Health
 from celeriac.telemetry.http import Endpoint
 from celeriac.telemetry.relay import receive
-from celeriac.telemetry.views import SlotView, StoreWatch, WorkerView, look_at_store
+from celeriac.telemetry.views import SlotView, StoreView, StoreWatch, WorkerView, look_at_store
+
+
+def store_look(app: Any, supervisor: Supervisor) -> Callable[[], StoreView]:
+    """What looks at the broker and the circuit breakers of an app, over connections of its own."""
+    broker = connect.open_broker(app)
+    names = list(breakers_of(app))
+    breakers = connect.open_key_values(app) if names else None
+
+    def look() -> StoreView:
+        view = look_at_store(broker, supervisor.queues.names)
+        if breakers is None:
+            return view
+        try:
+            _, states = read_all(breakers, names)
+        except StoreError:  # another store than the broker may be away
+            return view
+        return replace(view, breakers=tuple((name, state.status.value) for name, state in states.items()))
+
+    return look
 
 
 class ReportingEndpoint:
@@ -24,8 +47,7 @@ class ReportingEndpoint:
         self._node = Bus()
         bus.subscribe(self._node.emit, in_children=False)
         supervisor.on_packet = lambda data: receive(data, self._node)
-        broker = connect.open_broker(worker.app)
-        self._store = StoreWatch(lambda: look_at_store(broker, supervisor.queues.names))
+        self._store = StoreWatch(store_look(worker.app, supervisor))
         self._endpoint = Endpoint(
             worker.options.http_host, worker.options.http_port, health=self._health, exposition=self._exposition()
         )

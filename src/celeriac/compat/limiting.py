@@ -115,8 +115,8 @@ def check_limits(app: Any, broker: Broker) -> None:
         ConfigurationError: two contradict each other, or one cannot be kept on this broker.
     """
     declared = Limiting(app).declared
-    if declared:
-        connect.check_key_values(app)
+    for name in sorted(declared)[:1]:
+        connect.check_key_values(app, f"The limit {name!r}")
     for name, allowed in declared.items():
         if allowed.concurrency is not None and not broker.knows_owners:
             raise ConfigurationError(

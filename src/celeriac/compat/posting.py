@@ -13,7 +13,7 @@ from kombu.exceptions import OperationalError
 
 from celeriac.broker import Broker
 from celeriac.compat import connect
-from celeriac.compat.back_pressure import BLOCK, QueueIsFull, Terms, bounds_of, full_choice
+from celeriac.compat.back_pressure import BLOCK, QueueIsFull, Terms, bounds_of, check_servers_bounds, full_choice
 from celeriac.errors import QueueFull, StoreFull, StoreUnavailable, Unroutable
 from celeriac.keyvalue import Claim
 from celeriac.message import Bound, Message
@@ -65,6 +65,8 @@ def put(
     deadline = started + terms.timeout
     while True:
         broker = connect.producer(app, deadline - time.monotonic())
+        if bounds and not broker.counts_bounds:
+            check_servers_bounds(app, bounds, terms)
         try:
             return _publish(app, broker, messages, bounds, claims)
         except Unroutable as error:

@@ -24,6 +24,7 @@ from kombu.exceptions import ContentDisallowed
 
 from celeriac.broker import Broker
 from celeriac.compat import chords, connect, context, followups, publish_buffer
+from celeriac.compat.away import telling_away
 from celeriac.compat.collect import Collector, collected_outcome, collecting
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
 from celeriac.compat.custom_request import accepted, ended, timed_out
@@ -35,6 +36,8 @@ from celeriac.compat.judging import Judge, held
 from celeriac.compat.limiting import Door, Limiting, turned_away
 from celeriac.compat.long_work.work import WORK
 from celeriac.compat.outside_loop import OutsideLoop
+from celeriac.compat.periodic.copies import HEADER as COPY_HEADER
+from celeriac.compat.periodic.copies import CopyWatch
 from celeriac.compat.rate_limits import ADMITTED_HEADER, Buckets
 from celeriac.compat.reading import Reader, UnknownTask
 from celeriac.compat.records import PlainRecords
@@ -50,7 +53,7 @@ from celeriac.compat.verdicts import (
 )
 from celeriac.compat.worker_request import announce, worker_request
 from celeriac.engine.runner import Fate
-from celeriac.errors import StoreError
+from celeriac.errors import StoreError, StoreUnavailable
 from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery
 from celeriac.outcome import DeadReason, Outcome, ReadyChord, State
 from celeriac.policies.gate import Gate, Permit
@@ -62,6 +65,9 @@ from celeriac.telemetry.events import TaskDeadLettered, TaskFinished, TaskReceiv
 
 received_log = logging.getLogger("celery.worker.strategy")
 trace_log = logging.getLogger("celery.app.trace")
+
+AWAY_SECONDS = 0.5
+"""Pause before a message goes back because it cannot be known whether its task has run: it may come again at once."""
 
 FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 
@@ -94,6 +100,8 @@ class CeleryRunner:
         """See :class:`~celeriac.engine.runner.Runner`."""
         self.orders: Orders | None = None
         """What remote control tells this runner, if there is any."""
+        self.copies: CopyWatch | None = None
+        """Keeps a tick that was sent twice from running twice, where that can be."""
         self._any_revoked = False
         self._count: Callable[[str], None] | None = None
         self._pid = os.getpid()
@@ -166,8 +174,9 @@ class CeleryRunner:
             if not headers or "task" not in headers:
                 headers = self._reader.first_protocol(envelope)
             job = self._reader.job(delivery, envelope, headers)
-            if job.plan.interval or headers.get("eta") is not None or self._door is not None:
-                outside = self._too_early(job, headers, to_run=to_run) or self._kept_out(job, permit, to_run=to_run)
+            is_copy = self.copies is not None and COPY_HEADER in headers
+            if job.plan.interval or headers.get("eta") is not None or self._door is not None or is_copy:
+                outside = self._kept_outside(job, permit, to_run=to_run)
                 if outside is not None:
                     return outside
         except UnknownTask as error:
@@ -182,6 +191,14 @@ class CeleryRunner:
             if self.orders is not None and not self._is_over(headers, job.task_id):
                 self.orders.events.received(job)
         return job
+
+    def _kept_outside(self, job: TaskJob, permit: Permit | None, *, to_run: bool) -> Outcome | None:
+        headers = job.headers
+        if self.copies is not None and to_run and COPY_HEADER in headers:
+            second = self.copies.turned_away(job)
+            if second is not None:
+                return second
+        return self._too_early(job, headers, to_run=to_run) or self._kept_out(job, permit, to_run=to_run)
 
     def _too_early(self, job: TaskJob, headers: dict[str, Any], *, to_run: bool) -> Outcome | None:
         """What becomes of a task whose ETA, or whose rate limit, does not let it run yet; ``None`` when it may."""
@@ -286,6 +303,7 @@ class CeleryRunner:
         """What a policy's verdict comes to; the body is not run."""
         with context.current(job.plan.task, request):
             if isinstance(verdict, Finish):
+                trace_log.info("Task %s[%s] is not run: %s", job.name, job.task_id, verdict.reason)
                 return self._success(job, request, verdict.value)
             if isinstance(verdict, Refuse):
                 outcome = self._verdicts.failed(job, verdict.error, verdict.reason)
@@ -316,8 +334,16 @@ class CeleryRunner:
         if signals.task_received.receivers:
             announce(signals.task_received, self, self._app, job, (args, kwargs, embed), self._hostname)
         if job.redelivered and (self._stores_apart or (self._deduplicate and job.plan.late)):
-            return self._settled_before(job, request) or request
+            return self._settled_or_request(job, request)
         return request
+
+    def _settled_or_request(self, job: TaskJob, request: Request) -> Request | Outcome:
+        try:
+            return self._settled_before(job, request) or request
+        except StoreUnavailable as error:  # to run it might be to run it twice, and to fail it would be for good
+            trace_log.warning("%s[%s] goes back: %s", job.name, job.task_id, error)
+            time.sleep(AWAY_SECONDS)
+            return Outcome(job.delivery, State.INTERRUPTED, requeue=job.delivery.raw)
 
     def _has_expired(self, headers: dict[str, Any]) -> bool:
         expires = headers.get("expires")
@@ -340,7 +366,8 @@ class CeleryRunner:
         task = job.plan.task
         if ignores_result(job.plan, request):
             return None
-        meta = task.backend.get_task_meta(job.task_id, cache=False)
+        with telling_away(task.backend, "Whether it has a result already cannot be found out"):
+            meta = task.backend.get_task_meta(job.task_id, cache=False)
         if meta["status"] not in FINAL:
             return None
         with collecting(Collector()) as collector:
@@ -480,7 +507,7 @@ class CeleryRunner:
     def complete_chord(self, chord: ReadyChord, parts: Sequence[bytes]) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`.  The member that came last is the callback's parent."""
         with self._as_current(chord.outcome.delivery), collecting(Collector()) as collector:
-            chords.publish_callback(self._app.backend, chord.part, parts)
+            chords.publish_callback(self._app.backend, chord.part, parts, tries_again=True)
         outcome = chord.outcome._replace(
             chord_parts=(), results=(), chords_done=(*chord.outcome.chords_done, chord.part.group_id)
         )
@@ -513,6 +540,8 @@ class CeleryRunner:
             return None
         try:
             return self._settled_before(job, self._verdicts.request_of(job))
+        except StoreUnavailable:
+            raise  # whoever asks tries again: a task that has succeeded must not be taken for one that was lost
         except Exception:
             trace_log.exception("Whether %s[%s] had finished could not be found out", job.name, job.task_id)
             return None

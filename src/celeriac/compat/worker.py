@@ -22,6 +22,7 @@ from celery.utils.timer2 import Timer
 from kombu.utils.encoding import safe_str
 
 from celeriac.compat import connect, declaring
+from celeriac.compat.back_pressure import silent_queues
 from celeriac.compat.banner import banner
 from celeriac.compat.beat import EmbeddedBeat
 from celeriac.compat.bootsteps import ConsumerSteps, WorkerSteps
@@ -33,6 +34,7 @@ from celeriac.compat.limiting import check_limits
 from celeriac.compat.native_delays import declare_native_delays
 from celeriac.compat.options import CELERY_POOLS, WorkerOptions, chosen, worker_options
 from celeriac.compat.patience import Patience, fails_at_once, longest_outage
+from celeriac.compat.periodic import copies
 from celeriac.compat.refusals import refuse
 from celeriac.compat.runner import CeleryRunner
 from celeriac.compat.stop_signals import install_stop_signals
@@ -170,6 +172,7 @@ class Worker:
             embedded=self.options.engine.embedded,
         )  # fmt: skip
         runner.orders = self.remote.orders
+        runner.copies = copies.watch_of(app, connect.open_broker(app))
         node = Node(
             self.options.engine, lambda: connect.open_broker(app), lambda: connect.open_backend(app),
             lambda: connect.key_values(app), runner, bus,
@@ -199,7 +202,13 @@ class Worker:
         connect.check_worker(self.app, self.options.engine)
         broker = connect.open_broker(self.app)
         try:
+            declaring.check_shared_state(self.app)
             check_limits(self.app, broker)
+            for queue in () if broker.counts_bounds else silent_queues(self.app):
+                logger.warning(
+                    "Queue %s is bounded, and when it is full RabbitMQ drops its oldest message without a word: set "
+                    "celeriac_queue_full to raise, block or drop_oldest, or the queue's argument x-overflow", queue,
+                )  # fmt: skip
             broker.ping()
             declare_native_delays(self.app, broker)
             if self._purge:

@@ -37,6 +37,8 @@ class Beat:
         self._settings = settings
         self._on_lost = on_lost
         self._on_broker = on_broker
+        self._suspected: set[str] = set()
+        """What the last beat did not reach."""
 
     def run_once(self) -> float:
         """Beat once."""
@@ -46,7 +48,14 @@ class Beat:
             self._on_broker(str(error))
             raise
         self._on_broker("")
-        for owner in lost:
+        for owner in self._really(lost):
             logger.warning("The leases of %s were taken over while this node was out of reach", owner)
             self._on_lost(owner)
         return self._settings.beat_seconds
+
+    def _really(self, lost: list[str]) -> list[str]:
+        """Those that were taken over, without those that have given their names up while the beat was on its way."""
+        closing = {slot.owner: slot.closing for slot in self._roster.all()}
+        found = [owner for owner in lost if owner in closing and (not closing[owner] or owner in self._suspected)]
+        self._suspected = set(lost)
+        return found

@@ -90,6 +90,9 @@ class Consumer:
         """Unstarted jobs that were given back by a call whose answer never came."""
         self._last_tag = 0
         self._stopping = threading.Event()
+        self._give_up_at: float | None = None
+        self.gave_up = False
+        """Whether it stopped although something could not be put in its place, because the store was away for too long."""
         self._drive_until = 0.0
         self._ran_seconds = 0.0
         self._ran = 0
@@ -362,8 +365,13 @@ class Consumer:
                 return True
         return False
 
-    def stop(self) -> None:
-        """Lease nothing more, from any thread or signal handler."""
+    def stop(self, patience: float | None = None) -> None:
+        """Lease nothing more, from any thread or signal handler.
+
+        ``patience``: seconds after which a store that is away is given up; ``None``: never, because the node goes on.
+        """
+        if patience is not None and self._give_up_at is None:
+            self._give_up_at = time.monotonic() + patience
         self._stopping.set()
 
     @property
@@ -372,24 +380,45 @@ class Consumer:
         return self._stopping.is_set()
 
     def hand_back_persistently(self) -> None:
-        """Hand unstarted work back, however long the store is away."""
-        self._persistently(lambda: self.hand_back("shutdown"))
+        """Hand unstarted work back, as long as :meth:`stop` allows for a store that is away."""
+        if self.inbox or self._returning:
+            self._persistently(lambda: self.hand_back("shutdown"))
 
     def wind_up(self) -> None:
-        """Settle what is left, after the pool has finished."""
-        self._persistently(self._recall)
+        """Settle what is left, after the pool has finished.
+
+        :attr:`gave_up` tells whether the store was away for longer than :meth:`stop` allows.
+        """
+        self.gave_up = False
+        if self._lease_unsure:
+            self._persistently(self._recall)
         self.hand_back_persistently()
-        self._persistently(self.flush)
+        self._persistently(self._flush_all)
+        if self.gave_up:
+            logger.error(
+                "Stopping without %s, which is away: %d outcomes are not settled. Another node takes over what is held here",
+                self._broker.url, self._outbox.left(),
+            )  # fmt: skip
+
+    def _flush_all(self) -> None:
+        if self._outbox.left():
+            self._outbox.turn(self.owner, (), 0)
 
     def _persistently(self, action: Callable[[], object]) -> None:
         while True:
             try:
                 action()
             except (StoreUnavailable, StoreFull) as error:
+                if self._out_of_patience():
+                    self.gave_up = True
+                    return
                 self._pause(error)
             else:
                 self._report_back()
                 return
+
+    def _out_of_patience(self) -> bool:
+        return self._give_up_at is not None and time.monotonic() > self._give_up_at
 
     # -- a store that is away --------------------------------------------------------------------------------------
 

@@ -11,8 +11,9 @@ from celeriac.errors import CeleriacError, StoreUnavailable
 
 logger = logging.getLogger("celeriac.engine")
 
-RETRY_SECONDS = 1.0
-"""Pause after a turn that failed."""
+FIRST_RETRY, LONGEST_RETRY = 0.05, 1.0
+"""Seconds of pause after a turn that failed, and after several in a row.  A connection that was cut is made again at once; a store that
+is away is not hammered."""
 
 
 class Duty(Protocol):
@@ -31,6 +32,7 @@ class Loop:
         self.duty = duty
         self.turned_at = time.monotonic()
         """When the last turn ended without an error."""
+        self._failures = 0
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"celeriac-{duty.name}", daemon=True)
 
@@ -55,12 +57,17 @@ class Loop:
             pause = self.duty.run_once()
         except StoreUnavailable as error:
             logger.debug("%s: %s", self.duty.name, error)
-            return RETRY_SECONDS
+            return self._retry_pause()
         except CeleriacError as error:
             logger.warning("%s: %s", self.duty.name, error)
-            return RETRY_SECONDS
+            return self._retry_pause()
         except Exception:
             logger.exception("%s failed; it goes on", self.duty.name)
-            return RETRY_SECONDS
+            return self._retry_pause()
         self.turned_at = time.monotonic()
+        self._failures = 0
         return pause
+
+    def _retry_pause(self) -> float:
+        self._failures += 1
+        return float(min(LONGEST_RETRY, FIRST_RETRY * 4 ** min(self._failures - 1, 5)))

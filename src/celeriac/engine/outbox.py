@@ -169,6 +169,11 @@ class Outbox:
         """Tags of all outcomes that are not settled yet."""
         return {outcome.delivery.tag for outcome in (*self._settling, *self._finished)}
 
+    def left(self) -> int:
+        """How many outcomes are not settled.  Waits for another thread that is settling some: they may come back."""
+        with self._turning:
+            return len(self._finished)
+
     def put(self, outcome: Outcome) -> None:
         """Add an outcome that need not be in the ledger: its body never started."""
         self._finished.append(outcome)

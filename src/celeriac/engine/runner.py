@@ -59,7 +59,11 @@ class Runner(Protocol):
         """The chord's outcome with its callback to publish, in place of its parts."""
 
     def recover(self, delivery: Delivery, fate: Fate, detail: str) -> Outcome:
-        """Decide what becomes of a delivery that may have started in an owner that is gone."""
+        """Decide what becomes of a delivery that may have started in an owner that is gone.
+
+        Raises:
+            StoreUnavailable: it cannot be known whether it has ended; ask again later.
+        """
 
     def unsettleable(self, outcome: Outcome, error: Exception) -> Outcome:
         """What to write instead of an outcome that the store refuses for good."""

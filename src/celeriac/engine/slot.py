@@ -174,8 +174,11 @@ class Slot:
         self.consumer.hand_back_persistently()
         self._pool.stop()
         self.consumer.wind_up()
-        with contextlib.suppress(StoreError):  # it holds nothing; its name runs out by itself
-            self._broker.unregister(self._seat.owner)
+        if self.consumer.gave_up:
+            self._control.send("gave_up")
+        else:
+            with contextlib.suppress(StoreError):  # it holds nothing; its name runs out by itself
+                self._broker.unregister(self._seat.owner)
         self._runner.on_slot_stop()
         if self._reports:
             self._relay.flush()
@@ -189,7 +192,7 @@ class Slot:
     def _obey(self) -> None:
         for order, *details in self._control.orders():
             if order == "stop":
-                self.consumer.stop()
+                self.consumer.stop(*details)
                 self._wake.ring()
             elif order == "interrupt":
                 interrupt(self.consumer, self._runner, *details)

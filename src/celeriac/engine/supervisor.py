@@ -49,6 +49,9 @@ RESPAWN_PAUSE = 0.2
 """Seconds; doubles with each slot in a row that dies before it was ready, up to :data:`LONGEST_RESPAWN_PAUSE`."""
 LONGEST_RESPAWN_PAUSE = 10.0
 
+LOOP_SECONDS = 5.0
+"""How long a stop waits for all background duties together.  One that hangs in a call to a store that is away has nothing to lose."""
+
 EXIT_CUT_OFF = 1
 """Exit code of a node that did not let its tasks finish, as Celery's."""
 
@@ -90,9 +93,9 @@ class Supervisor:
         self._early_deaths = 0
         self._respawn_at = 0.0
         self._shutdown = Shutdown.NONE
-        self._deadline = 0.0
+        self._stopped_at = self._deadline = 0.0
         self.cut_off = False
-        """Whether a cold shutdown has ended slots."""
+        """Whether something is left undone: a cold shutdown has ended slots, or the store was away when it was to be settled."""
         self.announced = False
         """Whether all first slots have taken work."""
         self.broker_error = ""
@@ -147,7 +150,20 @@ class Supervisor:
         overdue = self._shutdown == Shutdown.SOFT and time.monotonic() >= self._deadline
         if overdue or self._shutdown == Shutdown.COLD:  # again and again: a slot may only just have got its process
             self._kill_all()
-        return self._shutdown != Shutdown.NONE and not len(self.roster) and not self._rescue.pending
+        return self._shutdown != Shutdown.NONE and not len(self.roster) and not self._awaits_rescue()
+
+    def _awaits_rescue(self) -> bool:
+        """Whether slots that died are still to be rescued, and the store is not away for as long as a lease lasts."""
+        if not self._rescue.pending:
+            return False
+        if time.monotonic() - self._stopped_at <= self.settings.lease_seconds:
+            return True
+        logger.error(
+            "Stopping without %s, which is away: another node takes over what %d dead slots held",
+            self.broker.url, self._rescue.pending,
+        )  # fmt: skip
+        self.cut_off = True
+        return False
 
     def _timeout(self) -> float:
         now = time.monotonic()
@@ -165,8 +181,9 @@ class Supervisor:
         for loop in self._loops.values():
             loop.end()
         self.roster.close()
+        deadline = time.monotonic() + LOOP_SECONDS
         for loop in self._loops.values():
-            loop.join()
+            loop.join(max(0.0, deadline - time.monotonic()))
         self._launcher.stop()
         self.broker.close()
         self._selector.close()
@@ -248,6 +265,8 @@ class Supervisor:
             slot.idle = False
         elif word == "closed":
             slot.closed = True
+        elif word == "gave_up":
+            self.cut_off = True
         elif word == "lost":
             slot.fates[0] = (Fate.SILENT, "its leases were taken over")
         elif word == "running":
@@ -331,7 +350,9 @@ class Supervisor:
     def stop(self, how: Shutdown) -> None:
         """Ask to stop, from any thread or a signal handler."""
         if how > self._shutdown:
-            self._deadline = time.monotonic() + self.settings.soft_shutdown_seconds  # before anybody looks at it
+            now = time.monotonic()
+            self._stopped_at = self._stopped_at or now
+            self._deadline = now + self.settings.soft_shutdown_seconds  # before anybody looks at it
             self._shutdown = how
         self._wake()
 
@@ -353,7 +374,8 @@ class Supervisor:
         if self._shutdown == Shutdown.COLD:
             return
         for slot in self.roster.all():
-            slot.order("stop")
+            # After the length of a lease what it holds is anybody's to take over, and a node that is to stop would never end.
+            slot.order("stop", self.settings.lease_seconds)
 
     def _kill_all(self) -> None:
         for slot in self.roster.all():

@@ -42,13 +42,13 @@ class RedisKeyValues(KeyValueStore):
         micros, *found = self.connection.run("kv_read", [self.key(space, name) for name in names], [])
         return int(micros) / 1e6, [_entry(raw) for raw in found]
 
-    def write(self, space: Namespace, name: str, value: bytes | None, *, ttl: float | None, version: int) -> bool:
+    def write(self, space: Namespace, name: str, value: bytes | None, *, ttl: float | None, version: int) -> int:
         """See :meth:`KeyValueStore.write`."""
         keys = [self.key(space, name), f"{self._prefix}kv-version"]
         if space.listed:
             keys.append(f"{self._prefix}kv-names:{space.name}")
         arguments = [version, int(value is not None), value or b"", milliseconds(ttl), name]
-        return bool(self.connection.run("kv_write", keys, arguments))
+        return int(self.connection.run("kv_write", keys, arguments))
 
     def claim(self, claim: Claim) -> bytes | None:
         """See :meth:`KeyValueStore.claim`: one round trip."""

@@ -44,16 +44,15 @@ class SQLiteKeyValues(KeyValueStore):
         self.round_trips += 1
         return now, self.file.read(lambda c: [keyvalues.get(c, space, name, now) for name in names])
 
-    def write(self, space: Namespace, name: str, value: bytes | None, *, ttl: float | None, version: int) -> bool:
+    def write(self, space: Namespace, name: str, value: bytes | None, *, ttl: float | None, version: int) -> int:
         """See :meth:`KeyValueStore.write`."""
         now = self._clock()
 
-        def work(connection: sqlite3.Connection) -> bool:
+        def work(connection: sqlite3.Connection) -> int:
             entry = keyvalues.get(connection, space, name, now)
             if (entry.version if entry else ABSENT) != version:
-                return False
-            _put(connection, space, name, value, _moment(now, ttl))
-            return True
+                return 0
+            return _put(connection, space, name, value, _moment(now, ttl))
 
         self.round_trips += 1
         return self.file.write(work)
@@ -103,11 +102,11 @@ class SQLiteKeyValues(KeyValueStore):
 
 def _put(
     connection: sqlite3.Connection, space: Namespace, name: str, value: bytes | None, expires: float | None
-) -> None:
-    if value is None:
-        keyvalues.drop(connection, space, name)
-    else:
-        keyvalues.put(connection, space, name, value, expires)
+) -> int:
+    if value is not None:
+        return keyvalues.put(connection, space, name, value, expires)
+    keyvalues.drop(connection, space, name)
+    return 1
 
 
 def _moment(now: float, ttl: float | None) -> float | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from celeriac.errors import StoreError
-from celeriac.keyvalue import Change, KeyValueStore, Namespace
+from celeriac.keyvalue import ABSENT, Change, KeyValueStore, Namespace
 from celeriac.outcome import DeadReason, Outcome, State
 from celeriac.policies.circuit_breaker import (
     Admission,
@@ -33,8 +33,14 @@ SPACE = Namespace("breakers", listed=True)
 GLANCE_SECONDS = 1.0
 """How old a process's knowledge of a closed or open breaker may be: so long may runs begin after another process opened it."""
 
+CLOCK_SECONDS = 10.0
+"""How long a process counts on from a time that the store told it, before it asks again: so late it notices that the clock was set."""
+
 KEPT_SECONDS = 7 * 86_400.0
 """How long a state is kept that nobody changes."""
+
+
+BreakerChange = Callable[[BreakerState, float], tuple[BreakerState, "Admission | None"]]
 
 
 class Shared:
@@ -45,10 +51,14 @@ class Shared:
         self._store = store
         self._lock = threading.Lock()
         self._known: BreakerState | None = None
+        self._version: int | None = None
+        """Of the entry that ``_known`` was read from or written to, where that is known."""
         self._at = 0.0
         """Monotonic time of the last look at the store."""
         self._clock = 0.0
-        """The store's time then."""
+        """The store's time then, as it was told or counted on."""
+        self._told_at = 0.0
+        """Monotonic time at which the store told its own."""
         self._successes = 0
 
     def look(self) -> tuple[BreakerState, float]:
@@ -78,7 +88,8 @@ class Shared:
         if self._successes:
             return self._record(Tally(), None)
         now, (entry,) = self._store().read(SPACE, [self.breaker.name])
-        return self._learn(BreakerState.decode(entry.value if entry else None), now)
+        version = entry.version if entry else ABSENT
+        return self._learn(BreakerState.decode(entry.value if entry else None), now, version)
 
     def succeeded(self) -> None:
         """Count a success of a closed breaker; written with the next look or the next failure.  Only a rate needs it."""
@@ -87,7 +98,7 @@ class Shared:
                 self._successes += 1
 
     def record(self, tally: Tally, probe: str | None) -> None:
-        """Write how a run ended: one update."""
+        """Write how a run ended: one round trip, unless somebody else has written meanwhile."""
         self._record(tally, probe)
 
     def _record(self, tally: Tally, probe: str | None) -> BreakerState:
@@ -97,31 +108,57 @@ class Shared:
         return self._change(lambda state, now: (ended(self.breaker, state, now, whole, probe), None))[0]
 
     def admit(self, holder: str) -> Admission:
-        """Ask the store for a run: one update."""
+        """Ask the store for a run, as :meth:`record` does."""
         _, admission = self._change(lambda state, now: admit(self.breaker, state, now, holder))
         assert admission is not None
         return admission
 
-    def _change(
-        self, change: Callable[[BreakerState, float], tuple[BreakerState, Admission | None]]
-    ) -> tuple[BreakerState, Admission | None]:
+    def _change(self, change: BreakerChange) -> tuple[BreakerState, Admission | None]:
         def update(old: bytes | None, now: float) -> Change[tuple[BreakerState, BreakerState, Admission | None, float]]:
             before = BreakerState.decode(old)
             after, admission = change(before, now)
             answer = (before, after, admission, now)
-            ttl = None if after.status is Status.OPEN and after.until is None else KEPT_SECONDS
-            return Change(answer, after.encode(), ttl, keep=after == before)
+            return Change(answer, after.encode(), _lifetime(after), keep=after == before)
 
-        before, after, admission, now = self._store().update(SPACE, self.breaker.name, update)
-        self._learn(after, now)
+        found = self._change_what_is_known(change)
+        if found is None:
+            before, after, admission, now = self._store().update(SPACE, self.breaker.name, update)
+            self._learn(after, now, None)
+        else:
+            before, after, admission = found
         if after.status is not before.status:
             tell(self.breaker.name, after)
         return after, admission
 
-    def _learn(self, state: BreakerState, now: float) -> BreakerState:
+    def _change_what_is_known(
+        self, change: BreakerChange
+    ) -> tuple[BreakerState, BreakerState, Admission | None] | None:
+        """Change the state without reading it first: for nothing, and ``None``, where somebody has written since it was read."""
         with self._lock:
-            self._known, self._at, self._clock = state, time.monotonic(), now
+            before, version, told_at = self._known, self._version, self._told_at
+            now = self._clock + time.monotonic() - self._at
+        if before is None or version is None or time.monotonic() - told_at > CLOCK_SECONDS:
+            return None
+        after, admission = change(before, now)
+        if after == before:  # what is known may be old, and then it would be changed
+            return None
+        written = self._store().write(SPACE, self.breaker.name, after.encode(), ttl=_lifetime(after), version=version)
+        if not written:
+            return None
+        self._learn(after, now, written, told_at)
+        return before, after, admission
+
+    def _learn(
+        self, state: BreakerState, now: float, version: int | None, told_at: float | None = None
+    ) -> BreakerState:
+        with self._lock:
+            self._known, self._version, self._at, self._clock = state, version, time.monotonic(), now
+            self._told_at = self._at if told_at is None else told_at
         return state
+
+
+def _lifetime(state: BreakerState) -> float | None:
+    return None if state.status is Status.OPEN and state.until is None else KEPT_SECONDS
 
 
 def tell(name: str, state: BreakerState) -> None:
@@ -158,7 +195,7 @@ class CircuitBreaker(Policy):
         self._time_limit = time_limit
 
     def enter(self, call: Call) -> Verdict | None:
-        """See :class:`Policy`: a round trip a second while closed or open, an update when it may be time for a probe."""
+        """See :class:`Policy`: a round trip a second while closed or open, and one when it may be time for a probe."""
         state, now = self._shared.look()
         if state.status is Status.CLOSED:
             return None

@@ -210,7 +210,7 @@ class Gate:
     def _put(self, name: str, state: LimitState, version: int) -> bool:
         ttl = lifetime(state, self._book.allowed(_limit_of(name)))
         value = None if ttl is None else state.encode()
-        return self._store.write(SPACE, name, value, ttl=ttl, version=version)
+        return bool(self._store.write(SPACE, name, value, ttl=ttl, version=version))
 
     @staticmethod
     def _is_void(deal: Deal, lost: Collection[str]) -> bool:

@@ -97,7 +97,7 @@ class Idempotency(Policy):
         if found is not None:
             holder = holder_of(found)
             if holder == DONE:
-                return Finish(self._value(data_of(found)))
+                return Finish(self._value(data_of(found)), f"it has succeeded with this idempotency key, {name}")
             # A key that this message itself holds is left from a run that ended with its process, and only then.
             if not (holder == call.task_id and call.redelivered):
                 return self._ruling(name, holder)

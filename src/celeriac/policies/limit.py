@@ -11,7 +11,7 @@ from celeriac.errors import ConfigurationError
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
-_RATE = re.compile(r"\s*(\d+)\s*/\s*(\d+(?:\.\d+)?)?\s*([smhd])\s*")
+_RATE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:/\s*(\d+(?:\.\d+)?)?\s*([smhd]))?\s*")
 
 SMOOTH_SECONDS = 0.2
 """A limit's usual burst is what it allows in this time: short enough to be smooth, long enough to share round trips."""
@@ -30,7 +30,7 @@ class Rate:
 
 
 def parse_rate(given: Any) -> Rate:
-    """A rate as it is written: ``"100/s"``, ``"5/m"``, ``"10/30s"``, or a number per second.
+    """A rate as it is written: ``"100/s"``, ``"5/m"``, ``"0.5/m"``, ``"10/30s"``, or a number per second.
 
     Raises:
         ConfigurationError: it is none.
@@ -40,9 +40,10 @@ def parse_rate(given: Any) -> Rate:
     if isinstance(given, (int, float)) and not isinstance(given, bool) and given > 0:
         return Rate(int(given), 1.0) if given == int(given) else Rate(1, 1 / given)
     found = _RATE.fullmatch(given) if isinstance(given, str) else None
-    if found is None or int(found[1]) == 0 or float(found[2] or 1) == 0:
+    if found is None or float(found[1]) == 0 or float(found[2] or 1) == 0:
         raise ConfigurationError(f"{given!r} is not a rate; write for example '100/s', '10/m', '5/h' or '10/30s'")
-    return Rate(int(found[1]), float(found[2] or 1) * UNITS[found[3]])
+    count, period = float(found[1]), float(found[2] or 1) * UNITS[found[3] or "s"]
+    return Rate(int(count), period) if count == int(count) else Rate(1, period / count)
 
 
 class Allowance(NamedTuple):

@@ -89,7 +89,9 @@ def settled(state: LimitState, allowed: Allowance, now: float) -> LimitState:
         return state._replace(next_at=0.0, grants=())
     since = now - window(allowed.rate)
     grants = tuple((min(at, now), units) for at, units in state.grants if at > since)
-    return state._replace(next_at=min(state.next_at, _latest(allowed, now)), grants=grants)
+    return state._replace(
+        next_at=min(state.next_at, _latest(allowed, now), _latest_after(grants, allowed)), grants=grants
+    )
 
 
 def is_astray(state: LimitState, allowed: Allowance, now: float) -> bool:
@@ -104,6 +106,17 @@ def is_astray(state: LimitState, allowed: Allowance, now: float) -> bool:
 def _latest(allowed: Allowance, now: float) -> float:
     assert allowed.rate is not None
     return now + tolerance(allowed, allowed.rate.count) + interval(allowed.rate) * allowed.rate.count
+
+
+def _latest_after(grants: tuple[tuple[float, int], ...], allowed: Allowance) -> float:
+    """Where the virtual schedule may be at most after these grants.  It is further when they were granted under a lower rate, which
+    was raised since.
+    """
+    if not grants:
+        return math.inf
+    assert allowed.rate is not None
+    most = max(units for _, units in grants)
+    return grants[-1][0] + tolerance(allowed, most) + interval(allowed.rate) + EPSILON
 
 
 # -- how often ---------------------------------------------------------------------------------------------------------

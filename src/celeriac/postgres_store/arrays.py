@@ -30,19 +30,16 @@ class Array:
 
     def __init__(self, elements: Iterable[Any]) -> None:
         pack, encode = _LENGTH.pack, type(self).encode
-        pieces: list[bytes] = []
-        nulls = count = 0
-        for element in elements:
-            count += 1
-            if element is None:
-                nulls = 1
-                pieces.append(_NULL)
-            else:
-                data = encode(element)
-                pieces += (pack(len(data)), data)
-        dimensions = (1, nulls, self.element_oid, count, 1)
+        elements = list(elements)
+        has_nulls = None in elements
+        if has_nulls:
+            encoded = [None if element is None else encode(element) for element in elements]
+            pieces = [piece for data in encoded for piece in ((_NULL,) if data is None else (pack(len(data)), data))]
+        else:
+            pieces = [piece for data in map(encode, elements) for piece in (pack(len(data)), data)]
+        dimensions = (1, has_nulls, self.element_oid, len(elements), 1)
         self.data = (
-            _HEAD.pack(*dimensions) + b"".join(pieces) if count else _HEAD.pack(0, 0, self.element_oid, 0, 0)[:12]
+            _HEAD.pack(*dimensions) + b"".join(pieces) if elements else _HEAD.pack(0, 0, self.element_oid, 0, 0)[:12]
         )
 
 

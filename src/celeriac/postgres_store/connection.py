@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import select
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -26,6 +27,10 @@ class Context:
     connection = None
 
 
+class SilentError(psycopg.OperationalError):
+    """The server has not answered in time."""
+
+
 class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection of which every answer comes in time, or not at all."""
 
@@ -34,7 +39,27 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
 
     def wait(self, gen: Any, *args: Any, **kwargs: Any) -> Any:
         """See psycopg: runs ``gen`` to its end.  Raises ``OperationalError`` when the server does not answer in time."""
-        return super().wait(_in_time(gen, self.pgconn, self.answer_timeout), *args, **kwargs)
+        try:
+            return super().wait(_in_time(gen, self.pgconn, self.answer_timeout), *args, **kwargs)
+        except SilentError:
+            self.pgconn.finish()  # or psycopg would wait as long again for the pipeline to end
+            raise
+
+    @contextmanager
+    def pipeline(self) -> Iterator[psycopg.Pipeline]:
+        """See psycopg, which logs a warning when there is no answer within a pipeline; here that is an error and nothing else."""
+        silent: SilentError | None = None
+        try:
+            with super().pipeline() as pipeline:
+                try:
+                    yield pipeline
+                except SilentError as error:
+                    silent = error
+        except psycopg.Error:
+            if silent is None:
+                raise
+        if silent is not None:
+            raise silent
 
     def __del__(self, *_: Any) -> None:
         """Say nothing: connections go with the store that keeps them, and libpq's part closes itself (where it was made)."""
@@ -66,7 +91,7 @@ def _in_time(gen: Any, pgconn: Any, seconds: float) -> Generator[Any, Any, Any]:
             if ready:
                 deadline = time.monotonic() + seconds
             elif time.monotonic() > deadline:
-                raise psycopg.OperationalError(f"no answer within {seconds:g} s")
+                raise SilentError(f"no answer within {seconds:g} s")
             if not ready or ready & wanted:
                 wanted = gen.send(ready & wanted if ready else ready)
     except StopIteration as end:

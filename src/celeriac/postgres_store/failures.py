@@ -9,6 +9,7 @@ from __future__ import annotations
 import psycopg
 
 from celeriac.errors import (
+    AccessDenied,
     CeleriacError,
     ConfigurationError,
     OwnerLost,
@@ -17,6 +18,7 @@ from celeriac.errors import (
     StoreFull,
     StoreUnavailable,
 )
+from celeriac.postgres_store import certificates
 from celeriac.postgres_store.options import PostgresOptions
 
 OWNER_LOST = "CL001"
@@ -41,7 +43,7 @@ _BY_STATE: tuple[tuple[str, type[CeleriacError], str], ...] = (
     ("55P03", StoreUnavailable, "is busy"),
     (
         "42501",
-        ConfigurationError,
+        AccessDenied,
         "refuses this role: grant it rights on the schema {schema} (docs/postgres.md has the grants)",
     ),
     ("3F000", SchemaError, "has lost the schema {schema}; run `celeriac -A … migrate-store`"),
@@ -50,13 +52,23 @@ _BY_STATE: tuple[tuple[str, type[CeleriacError], str], ...] = (
 )
 
 _BY_TEXT: tuple[tuple[str, type[CeleriacError], str], ...] = (
-    ("password authentication failed", ConfigurationError, "refuses this user: check the URL's user and password"),
-    ("no password supplied", ConfigurationError, "wants a password: postgresql://user:password@…"),
-    ("no pg_hba.conf entry", ConfigurationError, "lets this user not in from here: see its pg_hba.conf"),
+    ("password authentication failed", AccessDenied, "refuses this user: check the URL's user and password"),
+    ("no password supplied", AccessDenied, "wants a password: postgresql://user:password@…"),
+    ("no pg_hba.conf entry", AccessDenied, "lets this user not in from here: see its pg_hba.conf"),
     ("role", ConfigurationError, "does not know this user: check the URL, or create the role"),
     ("database", ConfigurationError, "has no such database: check the URL, or create it with `createdb`"),
-    ("permission denied for database", ConfigurationError, "lets this role not connect: GRANT CONNECT ON DATABASE"),
-    ("certificate", ConfigurationError, "is not trusted: check sslmode and sslrootcert in the URL"),
+    ("permission denied for database", AccessDenied, "lets this role not connect: GRANT CONNECT ON DATABASE"),
+    ("valid client certificate", AccessDenied, "wants a client's certificate: sslcert and sslkey in the URL"),
+    (
+        "does not match host name",
+        AccessDenied,
+        "shows a certificate that is not to be trusted. Write the host in the URL as the certificate names it",
+    ),
+    (
+        "root certificate file",
+        AccessDenied,
+        "needs the file of the CA that signed its certificate: sslrootcert in the URL",
+    ),
     ("server does not support SSL", ConfigurationError, "has no TLS, and the URL's sslmode wants it"),
     ("could not translate host name", StoreUnavailable, "cannot be found"),
 )
@@ -68,7 +80,7 @@ def translated(error: Exception, options: PostgresOptions) -> CeleriacError:
     text = _one_line(error)
     state = getattr(error, "sqlstate", None)
     if state is None:
-        return _without_state(error, where, text)
+        return _without_state(error, where, text, options)
     if state == OWNER_LOST:
         return OwnerLost(text)
     for start, kind, meaning in _BY_STATE:
@@ -77,8 +89,12 @@ def translated(error: Exception, options: PostgresOptions) -> CeleriacError:
     return StoreError(f"{where} answered: {text} (SQLSTATE {state})")
 
 
-def _without_state(error: Exception, where: str, text: str) -> CeleriacError:
+def _without_state(error: Exception, where: str, text: str, options: PostgresOptions) -> CeleriacError:
     if isinstance(error, psycopg.OperationalError):
+        if "certificate verify failed" in text:
+            return AccessDenied(
+                f"{where} shows a certificate that is not to be trusted. {certificates.complaint(options)}"
+            )
         for sign, kind, meaning in _BY_TEXT:
             if sign in text and (
                 sign not in ("role", "database") or (f'{sign} "' in text and "does not exist" in text)

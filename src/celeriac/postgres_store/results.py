@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from celeriac.outcome import Result
 
@@ -13,8 +13,10 @@ NO_POSITION = 2**31 - 1
 """Stands for an index that the sender did not give: such parts come after the others."""
 
 
-def last_of_each(results: Iterable[Result], *, guarded: bool) -> list[Result]:
+def last_of_each(results: Sequence[Result], *, guarded: bool) -> Sequence[Result]:
     """What is left when results are written one after another: no task twice, each with its last word."""
+    if len(results) < 2:
+        return results
     last: dict[str, Result] = {}
     for result in results:
         before = last.get(result.task_id)

@@ -75,6 +75,24 @@ class PostgresStore:
         """The first column of the first row."""
         return self.rows(call, after)[0][0]
 
+    def copy(self, statement: bytes, data: Sequence[bytes], after: Call) -> None:
+        """Run a COPY from here with these data: two round trips.
+
+        Args:
+            statement: the COPY.
+            data: what it reads, in pieces.
+            after: a statement that is run after it, in a third; should the connection be lost then, it is left out.
+        """
+        self.use(lambda connection: self._copy(connection, statement, data, after))
+
+    def _copy(self, connection: Connection, statement: bytes, data: Sequence[bytes], after: Call) -> None:
+        self.round_trips += 3
+        with connection.cursor().copy(statement) as copy:
+            for piece in data:
+                copy.write(piece)
+        with suppress(psycopg.OperationalError):
+            connection.execute(*after)
+
     def use(self, work: Callable[[Connection], T]) -> T:
         """Run ``work`` on a connection, again when the server rolled it back because of others."""
         with self.translating():

@@ -18,9 +18,11 @@ def get(connection: sqlite3.Connection, space: Namespace, name: str, now: float)
     return Entry(*row) if row else None
 
 
-def put(connection: sqlite3.Connection, space: Namespace, name: str, value: bytes, expires: float | None) -> None:
-    """Write an entry."""
-    connection.execute(_SQL["put"], (space.name, name, value, expires))
+def put(connection: sqlite3.Connection, space: Namespace, name: str, value: bytes, expires: float | None) -> int:
+    """Write an entry; return its version."""
+    cursor = connection.execute(_SQL["put"], (space.name, name, value, expires))
+    assert cursor.lastrowid is not None
+    return cursor.lastrowid
 
 
 def drop(connection: sqlite3.Connection, space: Namespace, name: str) -> None:

@@ -44,6 +44,7 @@ NOT_REPLACED = frozenset({"shutdown", "scaled_down"})
 """Reasons for a slot's exit after which no other takes its place."""
 
 _QUEUE = ("queue", "queue_name")
+_BREAKER_STATES = ("closed", "open", "half-open")
 _TASK = ("task", "queue")
 _HELP = {
     "sent": "Messages that this worker's processes sent",
@@ -245,6 +246,8 @@ class Metrics:
         yield _gauge("celery_queue_length", "Ready messages", _QUEUE, [(key, depth.ready) for key, depth in queues])
         scheduled = [(key, depth.scheduled) for key, depth in queues]
         yield _gauge("celery_queue_scheduled", "Messages whose time has not come", _QUEUE, scheduled)
+        parked = [(key, depth.parked) for key, depth in queues]
+        yield _gauge("celery_queue_parked", "Messages that a limit keeps waiting beside the queue", _QUEUE, parked)
         consumers = [(key, depth.consumers) for key, depth in queues]
         yield _gauge("celery_queue_consumers", "Live owners that serve the queue", _QUEUE, consumers)
         ages = [((depth.queue,), depth.oldest_age) for depth in store.queues if depth.oldest_age is not None]
@@ -252,9 +255,16 @@ class Metrics:
         unacked = [((ALL_QUEUES,), store.leased)]
         yield _gauge("celery_queue_unacked", "Leased messages, all workers", ("queue",), unacked)
         yield _gauge("celery_dead_letter_messages", "Dead letters kept", ("queue",), [((ALL_QUEUES,), store.dead)])
+        text = "1 for the state that the breaker is in, for all workers"
+        yield _gauge("celery_circuit_breaker_state", text, ("breaker", "state"), _breaker_samples(store))
         if self._compat:
             counts = [((depth.queue,), depth.consumers) for depth in store.queues]
             yield _gauge("celery_active_consumer_count", "As celery_queue_consumers", ("queue_name",), counts)
+
+
+def _breaker_samples(store: StoreView) -> list[tuple[tuple[str, str], float]]:
+    """With zeros for the states that a breaker is not in, so that a change of state is one in the graph."""
+    return [((name, state), float(state == status)) for name, status in store.breakers for state in _BREAKER_STATES]
 
 
 def _exporter_worker_families(view: WorkerView) -> Iterator[Metric]:

@@ -50,6 +50,8 @@ class StoreView:
     """Messages leased by all owners of the store."""
     dead: int
     """Dead letters kept."""
+    breakers: tuple[tuple[str, str], ...] = ()
+    """Names of circuit breakers, and whether each is ``closed``, ``open`` or ``half-open``."""
 
 
 def look_at_store(broker: Broker, queues: Sequence[str]) -> StoreView:

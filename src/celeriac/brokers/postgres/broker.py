@@ -35,6 +35,9 @@ condemned it, who may know which of them had started."""
 COUNTED = 100_000
 """Messages of a queue that are counted one by one; see ``look.sql``."""
 
+COPY_FROM = 2000
+"""How many messages it takes for COPY to be worth its two more round trips: it saves client and server some 4 µs a message."""
+
 _PURGE_BATCH = 10_000
 """Messages per transaction of a purge: bounds how long others wait for a vacuum behind it."""
 
@@ -87,9 +90,13 @@ class PostgresBroker(Broker):
     # -- sending ---------------------------------------------------------------------------------------------------
 
     def publish(self, messages: Sequence[Message]) -> None:
-        """See :meth:`Broker.publish`."""
-        if messages:
-            announcement = self._announce((message.queue for message in messages), ())
+        """See :meth:`Broker.publish`: one round trip; three for :data:`COPY_FROM` messages and more."""
+        if not messages:
+            return
+        announcement = self._announce((message.queue for message in messages), ())
+        if len(messages) >= COPY_FROM and all(message.due is None for message in messages):
+            self.database.copy(self._sql["publish_many"], self._arguments.rows(messages), announcement)
+        else:
             self.database.rows(self._call("publish", *self._arguments.messages(messages)), announcement)
 
     def publish_claimed(

@@ -4,6 +4,9 @@
 -- name: publish
 SELECT {schema}.enqueue(%s, %s, %s, %s)
 
+-- name: publish_many
+COPY {schema}.messages (queue, priority, raw) FROM STDIN (FORMAT binary)
+
 -- name: publish_claimed
 SELECT place, value FROM {schema}.enqueue_claimed(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from celeriac.message import Delivery, Message, lane_queue
 from celeriac.outcome import DeadLetter, Outcome, ReadyChord, Settlement
 from celeriac.postgres_store.arrays import Bigints, Booleans, Byteas, Floats, Integers, Smallints, Texts
+from celeriac.postgres_store.copying import SMALLINT, binary_rows, row_start
 from celeriac.postgres_store.results import CLAIM_TTL, last_of_each, position
 from celeriac.postgres_store.store import Row
 
@@ -56,6 +57,9 @@ def batches(outcomes: Sequence[Outcome], *, results: bool) -> list[Batch]:
 
 def _repeats(outcomes: Sequence[Outcome]) -> bool:
     """Whether two outcomes have a result of the same task."""
+    named = [result.task_id for outcome in outcomes for result in outcome.results]
+    if len(set(named)) == len(named):
+        return False
     tasks: set[str] = set()
     for outcome in outcomes:
         for task_id in {result.task_id for result in outcome.results}:
@@ -88,11 +92,13 @@ class TurnArguments:
         }
         if self._results:
             given.update(_results(outcomes))
-            given.update(_parts(outcomes))
-        given.update(self._follow_ups(outcomes))
-        given.update(_back(outcomes))
-        given.update(_dead(outcomes))
-        given.update(_keys(outcomes))
+        if more := [outcome for outcome in outcomes if _says_more(outcome)]:
+            if self._results:
+                given.update(_parts(more))
+            given.update(self._follow_ups(more))
+            given.update(_back(more))
+            given.update(_dead(more))
+            given.update(_keys(more))
         return given
 
     def messages(self, messages: Sequence[Message]) -> tuple[Any, ...]:
@@ -105,6 +111,19 @@ class TurnArguments:
             Byteas(message.raw for message in messages),
         )
 
+    def rows(self, messages: Sequence[Message]) -> list[bytes]:
+        """The same for the statement ``publish_many``, which takes no dues."""
+        starts: dict[tuple[str, str, int], bytes] = {}
+
+        def start(message: Message) -> bytes:
+            key = (message.queue, message.lane, message.priority)
+            if (found := starts.get(key)) is None:
+                queue = lane_queue(message.queue, message.lane).encode()
+                found = starts[key] = row_start((queue, SMALLINT(self.step(message.priority))), of=3)
+            return found
+
+        return binary_rows((start(message), message.raw) for message in messages)
+
     def step(self, priority: int) -> int:
         """The step that a priority belongs to: the highest that is not above it."""
         return self._steps[max(0, bisect_right(self._steps, priority) - 1)]
@@ -116,6 +135,18 @@ class TurnArguments:
         names = ("next_queues", "next_priorities", "next_dues", "next_raws")
         messages = [message for outcome in outcomes for message in outcome.publish]
         return {"next_tags": Bigints(tags), **dict(zip(names, self.messages(messages), strict=True))}
+
+
+def _says_more(outcome: Outcome) -> bool:
+    """Whether there is anything to write beside results."""
+    return bool(
+        outcome.publish
+        or outcome.chord_parts
+        or outcome.chords_done
+        or outcome.keys
+        or outcome.requeue is not None
+        or outcome.dead is not None
+    )
 
 
 def _results(outcomes: Sequence[Outcome]) -> dict[str, Any]:

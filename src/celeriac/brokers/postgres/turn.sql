@@ -1,4 +1,4 @@
--- Turn and release.  Tables: owners, messages, dead, results, chords (postgres_store/migrations/0001/50_turn.sql).
+-- Turn and release.  Tables: owners, messages, dead, results, chords (postgres_store/migrations/0002/50_turn.sql).
 
 -- name: turn
 SELECT kind, tag, queue, raw FROM {schema}.turn(

@@ -102,6 +102,8 @@ class RabbitBroker(Broker):
         The server bounds a queue itself, by the arguments that it was declared with: ``x-max-length``, and ``x-overflow``, which
         is ``drop-head`` (the oldest go) unless it says ``reject-publish``.  What was refused is told; the others were sent.
         """
+        if any(bound.drop_oldest for bound in bounds.values()):
+            self._dead.need()  # what goes to an exchange that is not there is gone
         self.publish(messages)
 
     def prepare(self, queues: Sequence[str]) -> None:

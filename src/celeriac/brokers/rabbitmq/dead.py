@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from celeriac.broker import DeadMessage
@@ -21,7 +22,7 @@ from celeriac.brokers.rabbitmq.options import RabbitOptions
 from celeriac.brokers.rabbitmq.wire import Entry
 from celeriac.errors import StoreUnavailable
 from celeriac.message import Delivery
-from celeriac.outcome import DeadLetter
+from celeriac.outcome import DeadLetter, DeadReason
 
 EXCHANGE = QUEUE = "celeriac.dead"
 LOCK = "celeriac.dead.lock"
@@ -30,6 +31,9 @@ LOCK_SECONDS = 10.0
 
 CONTENT_TYPE = "application/x-celeriac-parcel"
 _PREFIX = "celeriac-dead-"
+
+_REASONS = {"maxlen": DeadReason.OVERFLOW.value, "rejected": DeadReason.REJECTED.value}
+"""The server's words for why it puts a message here itself."""
 
 
 def letter_entry(delivery: Delivery, letter: DeadLetter) -> Entry:
@@ -54,11 +58,22 @@ class Letter:
         self.tag = got.tag
         self._properties, self.raw = wire.content(got.raw)
         self._found = properties.decode(self._properties)
-        self.id: str = self._found.get("message_id") or f"{got.tag:020d}-foreign"
+        self._by_server = self._found.get("content_type") != CONTENT_TYPE
+        if self._by_server:
+            self.raw = got.raw
+            self.id = f"{_died_at(self._headers):010.0f}{'0' * 10}-{self._headers.get('id') or got.tag}"
+        else:
+            self.id = self._found.get("message_id") or f"{got.tag:020d}-foreign"
+
+    @property
+    def _headers(self) -> dict[str, Any]:
+        return self._found.get("headers") or {}
 
     def message(self) -> DeadMessage:
         """The letter as the contract has it."""
-        headers = self._found.get("headers", {})
+        if self._by_server:
+            return self._put_here_by_server()
+        headers = self._headers
 
         def told(name: str, default: Any) -> Any:
             return headers.get(_PREFIX + name, default)
@@ -68,6 +83,24 @@ class Letter:
             task=told("task", ""), task_id=told("task_id", ""), traceback=told("traceback", ""),
             attempts=told("attempts", 0), crashes=told("crashes", 0), worker=told("worker", ""), at=told("at", 0.0),
         )  # fmt: skip
+
+    def _put_here_by_server(self) -> DeadMessage:
+        """A message for which its queue had no room, or that its queue let go for another reason of the server's own."""
+        headers = self._headers
+        reason, queue = (str(headers.get(f"x-first-death-{name}", "")) for name in ("reason", "queue"))
+        return DeadMessage(
+            id=self.id, queue=queue, raw=self.raw, reason=_REASONS.get(reason, reason),
+            error=f"RabbitMQ took it out of its queue: {reason}", task=str(headers.get("task", "")),
+            task_id=str(headers.get("id", "")), traceback="", attempts=headers.get("retries") or 0, crashes=0, worker="",
+            at=_died_at(headers),
+        )  # fmt: skip
+
+
+def _died_at(headers: dict[str, Any]) -> float:
+    """When the server put a message here: seconds since the epoch; 0: it does not say."""
+    deaths = headers.get("x-death")
+    moment = deaths[0].get("time") if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict) else None
+    return moment.timestamp() if isinstance(moment, datetime) else float(moment or 0)
 
 
 class DeadLetters:

@@ -7,7 +7,7 @@ commands and one of keys for each user; there a producer could, for example, del
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from celeriac.access import PASSWORD, Role
@@ -44,24 +44,32 @@ class Grant:
 class RedisAccess:
     """The roles for some queues."""
 
-    def __init__(self, options: RedisOptions, queues: Sequence[str], results: ResultKeys | None, database: int) -> None:
-        """``results``: where results lie, when that is the same server."""
+    def __init__(
+        self,
+        options: RedisOptions,
+        queues: Sequence[str],
+        results: ResultKeys | None,
+        database: int,
+        bounded: Mapping[str, bool] | None = None,
+    ) -> None:
+        """``results``: where results lie, when that is the same server.  ``bounded``: queues of bounded length, and whether their oldest
+        messages make room.
+        """
+        self._bounded = {queue: drops for queue, drops in (bounded or {}).items() if queue in queues}
+        self._separator = options.separator
         self._own = f"{_literal(options.key_prefix)}celeriac:"
         self._names = [_literal(queue) for queue in queues]
         self._prefix = _literal(options.key_prefix)
         self._steps = "".join(str(step) for step in options.priority_steps if step)
-        # The separator's control characters are written as wildcards: they do not belong on a terminal.
-        self._lists = [
-            pattern
-            for name in self._names
-            for pattern in (
-                f"{self._prefix}{name}",
-                f"{self._prefix}{name}{'?' * len(options.separator)}[{self._steps}]",
-            )
-        ]
+        self._lists = self._lists_of(self._names)
         self._task = [f"{_literal(results.prefix)}celery-task-meta-*"] if results else []
         self._group = [f"{_literal(results.prefix)}celery-taskset-meta-*"] if results else []
         self._fanout = f"/{database}."
+
+    def _lists_of(self, names: Sequence[str]) -> list[str]:
+        # The separator's control characters are written as wildcards: they do not belong on a terminal.
+        steps = f"{'?' * len(self._separator)}[{self._steps}]"
+        return [f"{self._prefix}{name}{end}" for name in names for end in ("", steps)]
 
     def roles(self, user_prefix: str, *, control: bool = False, selectors: bool = True) -> list[Role]:
         """All three.
@@ -101,9 +109,26 @@ class RedisAccess:
             Grant("zadd", _write(*schedules)),
             Grant("zcount", _read(*consumers)),
             Grant(BINDING, _all(f"{self._prefix}_kombu.binding*")),
+            *self._sending_within_bounds(),
             *self._reading_results(),
             *([Grant("get set setex del incrby expire", _all(*self._group))] if self._group else []),
         ]
+
+    def _sending_within_bounds(self) -> Iterator[Grant]:
+        """A sender to a bounded queue counts what is there; where the oldest make room, it moves them to the dead letters."""
+        if not self._bounded:
+            return
+        names = [_literal(queue) for queue in self._bounded]
+        lists = self._lists_of(names)
+        schedules, parked = ([f"{self._own}{kind}:{name}" for name in names] for kind in ("schedule", "parked"))
+        yield Grant("evalsha", _all(f"{self._own}serial", f"{self._own}dead", *schedules, *parked, *self._lists))
+        yield Grant("llen", _read(*lists))
+        yield Grant("zcard", _read(*schedules))
+        yield Grant("get", _read(*parked))
+        dropping = self._lists_of([_literal(queue) for queue, drops in self._bounded.items() if drops])
+        if dropping:
+            yield Grant("lindex rpop", _all(*dropping))
+            yield Grant("xadd", _write(f"{self._own}dead"))
 
     def _worker(self) -> list[Grant]:
         own = [f"{self._own}*"]
@@ -114,6 +139,8 @@ class RedisAccess:
         return [
             Grant("evalsha", _all(*every)),
             Grant("llen lindex lpush rpush rpop blmove", _all(*self._lists)),
+            Grant("llen lindex lpush rpush rpop", _all(f"{self._own}lane:*")),
+            Grant("hrandfield hincrby decrby", _all(*own)),
             Grant("hget hset hdel hlen hexists hkeys hmget zadd zrem zscore zcard zcount zrange zrangebyscore", _all(*own)),
             Grant("zremrangebyrank zremrangebyscore incr incrby get set del exists sadd srem smembers", _all(*own)),
             Grant("xadd xlen xrange xrevrange xdel", _all(f"{self._own}dead")),
@@ -129,7 +156,10 @@ class RedisAccess:
             # What a script does is allowed only where its commands are.
             Grant("evalsha", _all(*self._lists, *own)),
             Grant("llen lindex lrange", _read(*self._lists)),
-            Grant("zcard zcount zrange hlen hexists hget hkeys xlen xrange xrevrange get smembers exists", _read(*own)),
+            Grant(
+                "zcard zcount zrange hlen hexists hget hkeys hrandfield xlen xrange xrevrange get smembers exists",
+                _read(*own),
+            ),
             *self._reading_results(),
             Grant(
                 "subscribe psubscribe unsubscribe punsubscribe",

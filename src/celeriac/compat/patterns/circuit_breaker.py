@@ -22,6 +22,7 @@ class CircuitBreakerPattern(Pattern):
     options: ClassVar[Mapping[str, str]] = {
         "circuit_breaker": "a breaker's name, or a celeriac.Breaker: not run while what it needs is down",
     }
+    shares_state = True
 
     def check(self, task: Any) -> None:
         """See :class:`Pattern`."""

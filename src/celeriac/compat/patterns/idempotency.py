@@ -28,6 +28,7 @@ class IdempotencyPattern(Pattern):
         "idempotency_ttl": "seconds that a success is remembered (86400)",
         "idempotency_conflict": "what a second run does while the first runs: wait, skip or fail",
     }
+    shares_state = True
 
     def check(self, task: Any) -> None:
         """See :class:`Pattern`."""

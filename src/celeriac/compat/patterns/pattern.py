@@ -53,6 +53,9 @@ class Pattern(ABC):
     options: ClassVar[Mapping[str, str]]
     """The task options that belong to it, with what each means in a few words."""
 
+    shares_state: ClassVar[bool] = False
+    """Whether it needs the store of what workers share."""
+
     def is_used(self, task: Any) -> bool:
         """Whether a task has any of the options."""
         return any(getattr(task, name, None) is not None for name in self.options)

@@ -52,6 +52,7 @@ class UniquePattern(Pattern):
         "unique_conflict": "what sending does then: existing (return that one), replace, debounce or raise",
         "unique_delay": "seconds by which each call puts a debounced task off",
     }
+    shares_state = True
 
     def check(self, task: Any) -> None:
         """See :class:`Pattern`."""

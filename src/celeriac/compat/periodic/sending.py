@@ -10,6 +10,7 @@ from celery.beat import _evaluate_entry_args, _evaluate_entry_kwargs
 
 from celeriac.compat import connect
 from celeriac.compat.collect import Collector, collecting
+from celeriac.compat.periodic import copies
 from celeriac.compat.periodic.entries import Entry
 from celeriac.compat.periodic.state import EntryState
 from celeriac.keyvalue import ABSENT, Change, Claim, KeyValueStore, Namespace
@@ -21,8 +22,8 @@ CLAIM_SECONDS = 7 * 86_400.0
 """How long a tick is remembered as sent.  Only a scheduler that slept for longer between two of its steps could send it again."""
 
 SENDING_SECONDS = 15.0
-"""How long a tick is left to the scheduler that is about to send it.  Too low, and a slow broker has it sent twice (under one task
-id); too high, and a tick whose scheduler died in that very moment is late.
+"""How long a tick is left to the scheduler that is about to send it.  Too low, and a slow broker has it sent twice, which workers of
+ours notice (:mod:`celeriac.compat.periodic.copies`); too high, and a tick whose scheduler died in that very moment is late.
 """
 
 
@@ -62,7 +63,7 @@ class TickSender:
 
     def _send_apart(self, entry: Entry, name: str, task_id: str, tick: float) -> str | None:
         """Where the claim and the message cannot be one write: between the two a scheduler may die, and then the tick is sent late,
-        or a second time under its one task id.
+        or a second time under its one task id, with a mark of its own.
         """
         _, (found,) = self._store.read(TICKS, [name])
         if found is not None:
@@ -71,7 +72,7 @@ class TickSender:
             return None
         if not self._store.write(TICKS, name, SENDING, ttl=SENDING_SECONDS, version=ABSENT):
             raise TickTaken(name)
-        messages = self.messages(entry, task_id, tick)
+        messages = self.messages(entry, task_id, tick, copies.new_copy(name))
         if messages:
             connect.producer(self._app).publish(messages)
         self._store.update(TICKS, name, lambda _old, _now: Change(None, SENT, ttl=CLAIM_SECONDS))
@@ -85,13 +86,17 @@ class TickSender:
             connect.producer(self._app).publish(messages)
         return task_id
 
-    def messages(self, entry: Entry, task_id: str, tick: float | None) -> list[Message]:
+    def messages(
+        self, entry: Entry, task_id: str, tick: float | None, copy_mark: list[str] | None = None
+    ) -> list[Message]:
         """The messages of an entry's task.  Empty when they do not go to one queue: those are sent by making them."""
         options = copy.deepcopy(entry.options)
         headers = options.setdefault("headers", {})
         headers["celery_beat_task"] = True
         if tick is not None:
             headers["celeriac-tick"] = tick
+        if copy_mark is not None:
+            headers[copies.HEADER] = copy_mark
         options["task_id"] = task_id
         args, kwargs = _evaluate_entry_args(entry.args), _evaluate_entry_kwargs(entry.kwargs)
         task = self._app.tasks.get(entry.task)

@@ -43,14 +43,15 @@ class PostgresKeyValues(KeyValueStore):
                 now = moment
         return now, found
 
-    def write(self, space: Namespace, name: str, value: bytes | None, *, ttl: float | None, version: int) -> bool:
+    def write(self, space: Namespace, name: str, value: bytes | None, *, ttl: float | None, version: int) -> int:
         """See :meth:`KeyValueStore.write`."""
         given: dict[str, Any] = {"space": space.name, "name": name, "version": version, "value": value, "ttl": ttl}
         if value is None:
             statement = "is_absent" if version == ABSENT else "drop"
         else:
             statement = "create" if version == ABSENT else "change"
-        return bool(self.database.rows(Call(self._sql[statement], given)))
+        rows = self.database.rows(Call(self._sql[statement], given))
+        return int(rows[0][0]) if rows else 0
 
     def claim(self, claim: Claim) -> bytes | None:
         """See :meth:`KeyValueStore.claim`: one round trip."""

@@ -13,13 +13,13 @@ INSERT INTO {schema}.keyvalues AS k (space, name, value, expires)
 VALUES (%(space)s, %(name)s, %(value)s, {schema}.after(%(ttl)s))
 ON CONFLICT (space, name) DO UPDATE
 SET version = excluded.version, value = excluded.value, expires = excluded.expires WHERE k.expires <= clock_timestamp()
-RETURNING 1
+RETURNING version
 
 -- name: change
 UPDATE {schema}.keyvalues
 SET version = nextval('{schema}.versions'), value = %(value)s, expires = {schema}.after(%(ttl)s)
 WHERE space = %(space)s AND name = %(name)s AND version = %(version)s AND (expires IS NULL OR expires > clock_timestamp())
-RETURNING 1
+RETURNING version
 
 -- name: drop
 DELETE FROM {schema}.keyvalues

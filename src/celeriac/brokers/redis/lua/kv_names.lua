@@ -7,7 +7,7 @@ for _, name in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   if redis.call('EXISTS', ARGV[1] .. name) == 1 then
     names[#names + 1] = name
   else
-    redis.call('SREM', KEYS[1], name)
+    redis.pcall('SREM', KEYS[1], name)  -- who may only look leaves it there
   end
 end
 return names
