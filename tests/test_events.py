@@ -118,10 +118,11 @@ def test_failures_retries_refusals_and_revocations_are_told_apart(stage):
         assert "raise ValueError" in failure["traceback"]
         assert heard.wait_for(retried.id, "task-retried")["exception"] == "KeyError('first')"
         assert heard.wait_for(retried.id, "task-succeeded")["result"] == "'r'"
-        assert heard.wait_for(rejected.id, "task-rejected")["requeue"] is False
+        assert heard.wait_for(rejected.id, "task-failed")["exception"] == "reject requeue=False: no thanks"
         revocation = heard.wait_for(revoked.id, "task-revoked")
         assert (revocation["expired"], revocation["terminated"]) == (False, False)
         assert heard.wait_for(expired.id, "task-revoked")["expired"] is True
+        assert "task-received" not in heard.kinds(expired.id)  # as on Celery, which looks before it says so
 
 
 def test_the_end_of_a_lost_process_is_told_by_the_supervisor(tmp_path):

@@ -183,6 +183,15 @@ def test_a_quorum_queue_serves_work_and_stock_producers_delay_in_the_broker(lab)
         assert time.time() - started >= 1.9
 
 
+def test_what_expires_stays_in_its_queue_for_a_worker_to_say_so(lab):
+    lab.send(lab.ours, "tell", "late", expires=0.001)
+    owner = owner_of(lab.broker, ["celery"])
+    (delivery,) = wait_until(lambda: lab.broker.lease(owner, ["celery"], 1))
+    envelope = decode(delivery.raw)
+    assert envelope["headers"]["expires"]
+    assert "expiration" not in envelope["properties"]  # by which the server would drop it
+
+
 def test_the_short_way_of_sending_makes_the_same_message(lab):
     def resize(photo, width=100):
         """Never runs."""

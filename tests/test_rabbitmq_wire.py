@@ -16,7 +16,7 @@ from pamqp.body import ContentBody
 from celeriac.brokers.rabbitmq import deliveries, notes, properties, wire
 from celeriac.compat import parcel
 from celeriac.errors import ConfigurationError
-from celeriac.message import Delivery
+from celeriac.message import AGAIN_HEADER, CRASHES_HEADER, Delivery
 
 names = st.text(max_size=60).filter(lambda text: len(text.encode()) <= 255)
 plain = st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.text(max_size=40)
@@ -150,3 +150,13 @@ def test_what_is_no_amqp_is_not_taken_for_a_message():
     broken = as_pushed(1, b"body", 4096)[:-1] + b"?"
     with pytest.raises(ConfigurationError, match="not AMQP"):
         deliveries.cut(broken, 0, lambda _: "orders")
+
+
+def test_a_message_that_is_sent_again_says_that_it_is_redelivered():
+    raw = parcel.encode(b"[]", "application/json", "utf-8", {"id": "1"}, {"priority": 0}, "", "celery")
+
+    def redelivered(message):
+        return parcel.decode(message)["properties"]["delivery_info"]["redelivered"]
+
+    again = [parcel.amend(raw, {header: 1}) for header in (AGAIN_HEADER, CRASHES_HEADER)]
+    assert (redelivered(raw), [redelivered(each) for each in again]) == (False, [True, True])

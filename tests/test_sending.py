@@ -100,6 +100,15 @@ def test_every_message_arrives_once_that_is_sent(app, redis_url, program):
     assert queued(app) == int(found.stdout)
 
 
+def test_who_asks_for_a_result_that_nobody_keeps_does_not_wait(app):
+    @app.task(ignore_result=True, shared=False)
+    def work():
+        """Nothing to tell."""
+
+    assert work.delay().get(timeout=5) is None
+    assert work.apply_async(countdown=60).get(timeout=5) is None
+
+
 def test_threads_share_an_app(app):
     task, barrier, errors = app.tasks["work"], threading.Barrier(16), []
 

@@ -307,7 +307,7 @@ def test_the_worker_refuses_on_its_command_line(tmp_path):
     with Stage(tmp_path, app=APP) as stage:
         for options, text in (
             (["--pool-start-method=spawn"], "worker_pool_start_method = 'spawn' is not supported"),
-            (["--pool=gevent"], "take asyncio"),
+            (["--pool=fibres"], "There is no pool"),
         ):
             worker = stage.worker(name=text.split()[0], options=options)
             worker.launch()

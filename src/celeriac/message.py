@@ -15,6 +15,9 @@ SENT_HEADER = "celeriac-sent"
 CRASHES_HEADER = "celeriac-crashes"
 """Header with the number of processes that died while they ran this message.  Absent means none."""
 
+AGAIN_HEADER = "celeriac-again"
+"""Header of a message that is delivered again by being sent again, where the server would mark it only if it had kept it."""
+
 COPY_HEADER = "celeriac-copy"
 """Header that makes a message that is sent again different from the first, where a broker knows messages by their bytes."""
 

@@ -40,8 +40,21 @@ class EngineSettings:
     """KiB of resident memory after which a slot is replaced."""
     time_limits: bool = True
     """Whether a task may run into a time limit at all; without, nobody looks."""
+    embedded: bool = False
+    """Whether tasks run in threads of a process that is not the worker's own, as in the tests of an app: nothing kills it, sends it
+    signals or handles those it gets."""
     soft_shutdown_seconds: float = 0.0
     """How long a cold shutdown waits for running tasks first (``worker_soft_shutdown_timeout``)."""
+
+    @property
+    def in_process(self) -> bool:
+        """Whether tasks run in the supervisor's process."""
+        return self.pool == "solo" or (self.embedded and self.pool != "processes")
+
+    @property
+    def doorbell_seconds(self) -> float:
+        """Longest single wait for a message, which is how long stopping may take: tests start and stop many workers."""
+        return 0.2 if self.embedded else 1.0
 
     @property
     def beat_seconds(self) -> float:

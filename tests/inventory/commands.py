@@ -19,7 +19,7 @@ WORKER_OPTIONS: Section = merged(
     honoured("--disable-prefetch", "test_settings.py::test_without_prefetch_nothing_waits_in_a_slot"),
     honoured("--concurrency", "test_limits.py::test_limits_of_the_worker_and_of_a_call"),
     honoured("--pool", "test_control.py::test_a_worker_of_any_pool_describes_itself",
-             "processes (prefork), threads, asyncio, solo; others are refused with what to take instead"),
+             "processes (prefork), threads, asyncio, solo; gevent, eventlet and classes: Celery's own worker is started"),
     honoured("--task-events", "test_events.py::test_a_task_is_followed_from_its_queue_to_its_result"),
     honoured("--time-limit --soft-time-limit", "test_limits.py::test_limits_of_the_worker_and_of_a_call"),
     honoured("--max-tasks-per-child", "test_limits.py::test_a_process_runs_exactly_as_many_tasks_as_it_may"),

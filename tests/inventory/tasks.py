@@ -8,6 +8,7 @@ ORACLE = "oracle/test_programs.py::test_a_program_does_what_it_does_on_celery"
 TREES = "oracle/test_trees.py::test_a_random_canvas_does_what_it_does_on_celery"
 SENT = "test_settings.py::test_a_message_is_the_same_as_from_celery"
 SIGNALS_TEST = "test_signals.py::test_signals_are_sent_as_by_celery"
+HANDOVER = "test_handover.py::test_a_gevent_worker_serves_what_our_producers_send"
 FIELDS = "test_signals.py::test_events_have_the_fields_that_celerys_have"
 
 TASK_OPTIONS: Section = merged(
@@ -70,8 +71,8 @@ SIGNALS: Section = merged(
              "task_sent import_modules setup_logging after_setup_logger after_setup_task_logger", SIGNALS_TEST),
     celery("beat_init beat_embedded_init", "by the beat service", SIGNALS_TEST),
     celery("user_preload_options", "Celery's commands, and ours", SIGNALS_TEST),
-    different("eventlet_pool_apply eventlet_pool_postshutdown eventlet_pool_preshutdown eventlet_pool_started",
-              "there is no eventlet pool: take --pool=asyncio or threads"),
+    celery("eventlet_pool_apply eventlet_pool_postshutdown eventlet_pool_preshutdown eventlet_pool_started",
+           "with -P eventlet, by Celery's own worker", HANDOVER),
 )  # fmt: skip
 
 EVENTS: Section = merged(

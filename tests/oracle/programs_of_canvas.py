@@ -165,6 +165,13 @@ def a_chord_with_countdown_and_another_queue(t, tag):
 
 
 @program
+def a_failed_chord_whose_body_is_a_group(t, tag):
+    s = Maker(tag)
+    body = group(s(t.step, "b0").set(link_error=s.fixed(t.step, "e")), s(t.step, "b1"))
+    return chord([s(t.step, "m0", 1), s(t.step, "m1", do="fail")], body).apply_async()
+
+
+@program
 def a_chord_that_is_replaced_inside(t, tag):
     s = Maker(tag)
     body = s(t.step, "body", do="replace", by=s.fixed(t.step, "by", 4))

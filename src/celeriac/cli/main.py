@@ -23,6 +23,7 @@ from celeriac.cli.retries import retries
 from celeriac.cli.schedule import schedule
 from celeriac.cli.worker import worker
 from celeriac.compat.command_line import celery_group
+from celeriac.compat.handover import patch_first
 from celeriac.errors import CeleriacError
 
 OWN_COMMANDS = (
@@ -54,6 +55,7 @@ def command() -> click.Group:
 
 def main() -> Any:
     """Entry point of ``celeriac``."""
+    patch_first()
     here = str(Path.cwd())
     if "" not in sys.path and here not in sys.path:
         sys.path.insert(0, here)

@@ -16,6 +16,7 @@ from celery.utils.time import maybe_iso8601
 from kombu.utils.uuid import uuid
 
 from celeriac.compat import connect, declaring, sending, uniqueness
+from celeriac.compat.choosing import serve_tests
 from celeriac.compat.dead import DeadLetters
 from celeriac.compat.kombu_waits import bounded
 from celeriac.compat.patterns import payload as typed_payloads
@@ -52,6 +53,11 @@ class Celery(celery.Celery):
         super().__init__(*args, **kwargs)
         chosen: Any = self.task_cls
         self.task_cls = TASK_CLASSES.get(chosen, chosen)
+
+    def set_default(self) -> None:
+        """As Celery's.  (Celery's helpers for tests call this before they make a worker.)"""
+        super().set_default()
+        serve_tests()
 
     # -- tasks -----------------------------------------------------------------------------------------------------
 
@@ -212,7 +218,7 @@ class Celery(celery.Celery):
         return sending.batch(self, **options)
 
     def producer_or_acquire(self, producer: Any = None) -> Any:
-        """What Celery's canvas sends a group through: all of it in one round trip."""
+        """What Celery's canvas sends a group through: all of it in one round trip, unless it comes slowly out of a generator."""
         if producer is not None:
             return super().producer_or_acquire(producer)
         return _GroupProducer(self)
@@ -296,7 +302,7 @@ class _GroupProducer:
         yield
 
     def __enter__(self) -> _GroupProducer:
-        self._batch = self._app.batch()
+        self._batch = sending.batch(self._app, sending.GROUP_SECONDS)
         self._batch.__enter__()
         return self
 

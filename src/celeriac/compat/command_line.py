@@ -16,6 +16,7 @@ from celery.utils.nodenames import node_format
 
 from celeriac.compat.app import upgrade
 from celeriac.compat.daemon import detach
+from celeriac.compat.handover import GREEN, celerys_pool
 from celeriac.compat.options import POOLS, pool_name
 from celeriac.compat.periodic.choice import scheduler_class
 from celeriac.errors import ConfigurationError
@@ -75,14 +76,15 @@ class PoolName(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Check it.  Fails with what to take in place of a pool that there is not."""
         try:
-            pool_name(value, None)
+            if celerys_pool(value) is None:
+                pool_name(value, None)
         except ConfigurationError as error:
             self.fail(str(error), param, ctx)
         return value
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
         """What ``--help`` shows."""
-        return f"[{'|'.join(sorted(POOLS))}]"
+        return f"[{'|'.join(sorted([*POOLS, *GREEN]))}]"
 
 
 def worker_parameters() -> list[click.Parameter]:
@@ -94,7 +96,8 @@ def worker_parameters() -> list[click.Parameter]:
         type=PoolName(),
         help_group="Pool Options",
         help="How tasks run: processes (or prefork) for CPU-bound ones, threads for those that wait, asyncio for many async "
-        "def tasks at once, solo for debugging. async def tasks run in all of them. Default: processes.",
+        "def tasks at once, solo for debugging. async def tasks run in all of them. gevent, eventlet and classes "
+        "(package.module:Class): Celery's own worker runs, without leases and patterns. Default: processes.",
     )
     return [*parameters, pool]
 

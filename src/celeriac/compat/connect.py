@@ -11,7 +11,14 @@ from weakref import WeakKeyDictionary
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
-from celeriac.compat import connect_kombu, connect_postgres, connect_rabbitmq, connect_redis, connect_sqlite
+from celeriac.compat import (
+    connect_kombu,
+    connect_memory,
+    connect_postgres,
+    connect_rabbitmq,
+    connect_redis,
+    connect_sqlite,
+)
 from celeriac.errors import ConfigurationError
 from celeriac.keyvalue import KeyValueStore
 from celeriac.settings import EngineSettings
@@ -74,6 +81,7 @@ BACKENDS: dict[str, Callable[[Any, str], Backend]] = {
 
 
 KEY_VALUES: dict[str, Callable[[Any, str], KeyValueStore]] = {
+    "memory": connect_memory.open_key_values,
     "sqlite": connect_sqlite.open_key_values,
     **dict.fromkeys(connect_postgres.SCHEMES, connect_postgres.open_key_values),
     **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_key_values),

@@ -82,5 +82,10 @@ def install(app: Any) -> None:
     for module in (celery._state, celery.app.task, celery.app.trace):
         module._task_stack = task_stack
     for task in app.tasks.values():
-        if not isinstance(task.request_stack, ContextStack):
-            type(task).request_stack = ContextStack(task.name)
+        adopt(task)
+
+
+def adopt(task: Any) -> None:
+    """Use such a stack for the requests of a task, which may have been declared since."""
+    if not isinstance(task.request_stack, ContextStack):
+        type(task).request_stack = ContextStack(task.name)

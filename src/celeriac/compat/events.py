@@ -105,6 +105,7 @@ class TaskEvents:
             (signals.task_prerun, self._on_start),
             (signals.task_success, self._on_success),
             (signals.task_failure, self._on_failure),
+            (signals.task_postrun, self._on_end),
             (signals.task_retry, self._on_retry),
             (signals.task_revoked, self._on_revoked),
             (signals.task_unknown, self._on_unknown),
@@ -130,7 +131,7 @@ class TaskEvents:
         self._add(
             "task-received",
             job.task_id,
-            name=job.name,
+            name=headers.get("shadow") or job.name,
             args=headers.get("argsrepr"),
             kwargs=headers.get("kwargsrepr"),
             root_id=headers.get("root_id"),
@@ -154,11 +155,12 @@ class TaskEvents:
     ) -> None:
         if not sender.send_events:
             return
-        if isinstance(exception, Reject):
-            self._finish("task-rejected", task_id, requeue=False)
-            return
         trace = safe_str(einfo.traceback) if einfo is not None else None
         self._finish("task-failed", task_id, exception=saferepr(exception), traceback=trace)
+
+    def _on_end(self, sender: Any = None, task_id: str = "", retval: Any = None, **_: Any) -> None:
+        if isinstance(retval, Reject) and sender.send_events and (retval.requeue or sender.acks_late):
+            self._finish("task-rejected", task_id, requeue=bool(retval.requeue))
 
     def _on_retry(
         self, sender: Any = None, request: Any = None, reason: Any = None, einfo: Any = None, **_: Any

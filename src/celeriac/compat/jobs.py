@@ -10,7 +10,15 @@ from celery.app.task import Task as BaseTask
 from celery.utils.objects import mro_lookup
 
 from celeriac.compat.custom_request import request_class
-from celeriac.message import ADMITTED_HEADER, COPY_HEADER, CRASHES_HEADER, DELAY_HEADERS, SENT_HEADER, Delivery
+from celeriac.message import (
+    ADMITTED_HEADER,
+    AGAIN_HEADER,
+    COPY_HEADER,
+    CRASHES_HEADER,
+    DELAY_HEADERS,
+    SENT_HEADER,
+    Delivery,
+)
 from celeriac.policies.gate import Permit
 from celeriac.policy import Policy
 
@@ -90,6 +98,7 @@ NOT_SENT = frozenset(
         SENT_HEADER,
         CRASHES_HEADER,
         ADMITTED_HEADER,
+        AGAIN_HEADER,
         COPY_HEADER,
         *DELAY_HEADERS,
     }

@@ -70,12 +70,14 @@ def worker_options(app: Any, hostname: str, given: dict[str, Any]) -> WorkerOpti
         value = given.get(name)
         return conf.get(setting) if value is None else value
 
+    embedded = bool(given.get("embedded"))
     pool = pool_name(given.get("pool_cls") or given.get("pool"), conf.worker_pool)
     autoscale = given.get("autoscale")
     engine = EngineSettings(
         node=hostname,
         queues=tuple(connect.queue_names(app)),
-        pool=pool,
+        pool="threads" if embedded and pool == "solo" else pool,
+        embedded=embedded,
         concurrency=concurrency_of(either("concurrency", "worker_concurrency"), pool),
         autoscale=(autoscale[1], autoscale[0]) if autoscale else None,
         prefetch=not (
@@ -106,17 +108,21 @@ def _own(conf: Any) -> dict[str, Any]:
     return {field: value for field, value in own.items() if value is not None}
 
 
+def chosen(asked: Any, configured: Any) -> Any:
+    """The option, or the setting where the option is left at its default."""
+    return configured if asked in (None, "prefork") and configured not in (None, "prefork") else asked
+
+
 def pool_name(asked: Any, configured: Any) -> str:
     """The pool that an option or setting means: Celery's name, ours, or one of Celery's pool classes."""
-    if asked in (None, "prefork") and configured not in (None, "prefork"):
-        asked = configured
+    asked = chosen(asked, configured)
     if isinstance(asked, type):
         asked = CELERY_POOL_CLASSES.get(asked.__module__, f"{asked.__module__}:{asked.__qualname__}")
     name = POOLS.get(asked or "prefork")
     if name is None:
         raise ConfigurationError(
-            f"Celeriac has no pool {asked!r}; it has {', '.join(sorted(POOLS))}. For tasks that wait for the network take "
-            "asyncio (async def tasks) or threads in place of gevent and eventlet"
+            f"There is no pool {asked!r}. Celeriac has {', '.join(sorted(POOLS))}; Celery's own worker is started for gevent, "
+            "eventlet and classes, as package.module:Class"
         )
     return name
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from celeriac.brokers.rabbitmq import properties as amqp
 from celeriac.brokers.rabbitmq import wire
+from celeriac.message import AGAIN_HEADER, CRASHES_HEADER
 
 Envelope = dict[str, Any]
 
@@ -49,10 +50,11 @@ def decode(raw: bytes) -> Envelope:
     parcel = wire.unpack(raw)
     properties = amqp.decode(parcel.properties)
     headers = properties.pop("headers", None)
+    again = bool(headers) and (AGAIN_HEADER in headers or CRASHES_HEADER in headers)
     properties["delivery_info"] = {
         "exchange": parcel.exchange,
         "routing_key": parcel.routing_key,
-        "redelivered": parcel.redelivered,
+        "redelivered": parcel.redelivered or again,
     }
     return {
         "body": parcel.body,

@@ -6,6 +6,7 @@ from typing import Any
 
 from kombu.serialization import prepare_accept_content
 
+from celeriac.compat import context
 from celeriac.compat.declaring import policies_of
 from celeriac.compat.envelope import decode_body
 from celeriac.compat.jobs import Plan, TaskJob
@@ -56,6 +57,7 @@ class Reader:
         task = self._app.tasks.get(name) if isinstance(name, str) else None
         if task is None:
             raise UnknownTask(f"{name!r} is not a registered task of this worker; is its module imported?")
+        context.adopt(task)
         plan = Plan(task, *self._limits)
         plan.policies = policies_of(self._app, task)
         if self._limited and task.rate_limit and not limits_cluster(task):

@@ -78,10 +78,10 @@ class CeleryRunner:
     def __init__(
         self, app: Any, hostname: str, bus: Bus, *, time_limit: float | None = None,
         soft_time_limit: float | None = None, max_crashes: int = 3, stores_apart: bool = False,
-        buckets: Buckets | None = None,
+        buckets: Buckets | None = None, embedded: bool = False,
     ) -> None:  # fmt: skip
         """``stores_apart``: broker and results are not written together, so a redelivery may find a final result.  ``buckets``:
-        the tasks' rate limits, unless they are off.
+        the tasks' rate limits, unless they are off.  ``embedded``: others than tasks wait for results in this process.
         """
         self._app = app
         self._hostname = hostname
@@ -89,6 +89,7 @@ class CeleryRunner:
         self._stores_apart = stores_apart
         self._deduplicate = bool(app.conf.worker_deduplicate_successful_tasks)
         self._buckets = buckets
+        self._embedded = embedded
         self._reader = Reader(app, soft_time_limit, time_limit, limited=buckets is not None)
         self._inherit_priority = bool(app.conf.task_inherit_parent_priority)
         self._verdicts = Verdicts(app, hostname, max_crashes)
@@ -120,7 +121,7 @@ class CeleryRunner:
         enter_slot(app, place, self._hostname)
         setup_worker_optimizations(app, self._hostname)
         context.install(app)
-        _set_task_join_will_block(True)
+        _set_task_join_will_block(not self._embedded)
         app.loader.init_worker_process()
         self._pid = os.getpid()
         self._records = PlainRecords(app)
@@ -187,7 +188,7 @@ class CeleryRunner:
             received_log.info("Task %s[%s] received", job.headers.get("shadow") or job.name, job.task_id)
         if self._bus.listening:
             self._bus.emit(TaskReceived(job.name, delivery.queue, job.task_id))
-            if self.orders is not None:
+            if self.orders is not None and not self._is_over(headers, job.task_id):
                 self.orders.events.received(job)
         return job
 
@@ -321,14 +322,13 @@ class CeleryRunner:
         headers = job.headers
         try:
             args, kwargs, embed = self._reader.body(job)
-            expires = headers.get("expires")
-            expired = expires is not None and self._is_past(expires)
+            expired = self._has_expired(headers)
             request = make_request(job, args, kwargs, embed, self._hostname)
         except Exception as error:
             if isinstance(error, ContentDisallowed):
                 error = ContentDisallowed(f"{error} (add it to accept_content if the senders are trusted)")
             return self._verdicts.malformed(job.delivery, DeadReason.INVALID, error, headers)
-        if expired or (self._any_revoked and is_revoked(job.task_id, headers)):
+        if expired or self._is_revoked(job.task_id, headers):
             why = "expired" if expired else "revoked"
             return self._verdicts.revoked(job, why, terminated=False, signum=None, expired=expired)
         if signals.task_received.receivers:
@@ -345,9 +345,19 @@ class CeleryRunner:
             time.sleep(AWAY_SECONDS)
             return Outcome(job.delivery, State.INTERRUPTED, requeue=job.delivery.raw)
 
-    def _is_past(self, expires: Any) -> bool:
-        moment = due_at(self._app, expires)
+    def _has_expired(self, headers: dict[str, Any]) -> bool:
+        expires = headers.get("expires")
+        moment = None if expires is None else due_at(self._app, expires)
         return moment is not None and time.time() > moment
+
+    def _is_revoked(self, task_id: str, headers: dict[str, Any]) -> bool:
+        return self._any_revoked and is_revoked(task_id, headers)
+
+    def _is_over(self, headers: dict[str, Any], task_id: str) -> bool:
+        """Whether a task is not going to run, which Celery finds before it says that it was received."""
+        with suppress(ValueError):  # its date is no date, which is for later
+            return self._is_revoked(task_id, headers) or self._has_expired(headers)
+        return False
 
     def _settled_before(self, job: TaskJob, request: Request) -> Outcome | None:
         """A redelivery whose final result is stored already: what follows it may not be sent yet, so that is done, and the body

@@ -38,24 +38,48 @@ class Address(NamedTuple):
     exchange_type: str
 
 
+GROUP_SECONDS = 0.5
+"""How long the members of a group wait for the next one.  Longer, and those of a generator that is slow start late; shorter, and a
+group takes more round trips."""
+
+
 class Batch:
     """Messages that are sent together."""
 
-    def __init__(self) -> None:
+    def __init__(self, send: Callable[[Sequence[Posted]], uniqueness.Aliases], patience: float | None) -> None:
+        """``patience``: seconds that messages may wait for the next one; ``None``: all go together."""
         self.posted: list[Posted] = []
+        self.aliases: uniqueness.Aliases = {}
+        self._send = send
+        self._patience = patience
+        self._since = time.monotonic()
+
+    def add(self, posted: Posted) -> None:
+        """One more message."""
+        self.posted.append(posted)
+        if self._patience is not None and time.monotonic() - self._since > self._patience:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what has come together."""
+        posted, self.posted = self.posted, []
+        if posted:
+            self.aliases.update(self._send(posted))
+        self._since = time.monotonic()
 
 
 _batch: ContextVar[Batch | None] = ContextVar("celeriac_batch", default=None)
 
 
 @contextmanager
-def batch(app: Any, **options: Any) -> Iterator[Batch]:
+def batch(app: Any, patience: float | None = None, **options: Any) -> Iterator[Batch]:
     """Send all that is sent inside the block in one round trip, when the block ends.
 
     If the block raises, nothing is sent.  Blocks inside a block belong to the outer one.
 
     Args:
         app: whose messages.
+        patience: seconds; messages that have waited longer for the next one are sent before the block ends.
         options: ``queue_full``, ``queue_full_timeout`` and ``publish_timeout`` for all of them; those of calls in the block do
             not count.
 
@@ -67,17 +91,17 @@ def batch(app: Any, **options: Any) -> Iterator[Batch]:
     if outer is not None:
         yield outer
         return
-    collected = Batch()
+    terms = terms_of_call(snapshot(app).terms, options)
+    collected = Batch(lambda posted: post(app, posted, terms), patience)
     token, handles = _batch.set(collected), uniqueness.open_handles()
     try:
         yield collected
     finally:
         _batch.reset(token)
         members = uniqueness.close_handles(handles)
-    if collected.posted:
-        aliases = post(app, collected.posted, terms_of_call(snapshot(app).terms, options))
-        uniqueness.follow(members, aliases)
-        uniqueness.remember(aliases)
+    collected.flush()
+    uniqueness.follow(members, collected.aliases)
+    uniqueness.remember(collected.aliases)
 
 
 def resolve(
@@ -157,7 +181,7 @@ def _deliver(app: Any, posted: Posted, terms: Terms) -> None:
         if posted.announce is not None:
             posted.announce()
     elif collected is not None:
-        collected.posted.append(posted)
+        collected.add(posted)
     else:
         post(app, [posted], terms)
 
@@ -169,7 +193,7 @@ def deliver_plainly(app: Any, message: Message, settings: Snapshot) -> None:
     if collector is not None:
         collector.publish.append(message)
     elif collected is not None:
-        collected.posted.append(posted)
+        collected.add(posted)
     else:
         post(app, (posted,), settings.terms)
 
@@ -239,6 +263,8 @@ def _fill_properties(settings: Snapshot, properties: dict[str, Any], queue: Any,
     ):
         options.pop(name, None)
     properties.update(options)
+    if settings.amqp:  # RabbitMQ would drop what has expired, and nobody would hear of it; the header tells the worker
+        properties.pop("expiration", None)
     expiration = properties.get("expiration")
     if expiration is not None:
         properties["expiration"] = str(int(float(expiration) * 1000))

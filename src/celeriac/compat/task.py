@@ -126,7 +126,10 @@ class Task(celery.Task):
         except (TypeError, ValueError, RecursionError, EncodeError):
             return None
         sending.deliver_plainly(app, message, current)
-        return app.AsyncResult(task_id)
+        result = app.AsyncResult(task_id)
+        if self.ignore_result:
+            result.ignored = True
+        return result
 
     def _stencil(self, app: Any, current: Any) -> Stencil | ParcelStencil | None:
         """The stencil under these settings: made at the first call, and anew when settings change."""

@@ -14,7 +14,7 @@ from celery.exceptions import NotRegistered
 
 from celeriac.backend import Backend
 from celeriac.compat import connect, context
-from celeriac.compat.collect import current_collector
+from celeriac.compat.collect import Collector, current_collector
 from celeriac.errors import StoreFull, StoreUnavailable
 
 logger = logging.getLogger("celery.backends")
@@ -45,12 +45,25 @@ def unsettled(task_id: str) -> bytes | None:
 def store_before_errbacks(backend: Any, request: Any) -> None:
     """Write the collected records now if an error callback is going to be called here.  Settling writes the same again."""
     collector = current_collector()
-    if collector is None or not collector.results or not any(_is_called(backend, each) for each in request.errbacks):
+    if collector is not None and any(_is_called(backend, each) for each in request.errbacks):
+        _store_now(backend.app, collector, "an error callback is called")
+
+
+def store_before_revoking(app: Any) -> None:
+    """Write the collected records now, because others are going to be told to revoke tasks, which spares those that have ended."""
+    collector = current_collector()
+    if collector is not None:
+        _store_now(app, collector, "tasks are revoked")
+
+
+def _store_now(app: Any, collector: Collector, why: str) -> None:
+    store = store_of(app) if collector.results else None
+    if store is None:
         return
     try:
-        store_of(backend.app).store(collector.results, guarded=True)
+        store.store(collector.results, guarded=True)
     except (StoreUnavailable, StoreFull) as error:
-        logger.warning("Error callbacks of %s are called before its result is stored: %s", request.id, error)
+        logger.warning("Results could not be stored before %s: %s", why, error)
 
 
 def _is_called(backend: Any, errback: Any) -> bool:

@@ -10,19 +10,21 @@ from typing import Any
 from billiard.einfo import ExceptionInfo
 from celery import signals
 from celery.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.platforms import signals as signal_names
 from kombu.serialization import prepare_accept_content
 
 from celeriac.compat.collect import Collector, collected_outcome, collecting
 from celeriac.compat.custom_request import lost, timed_out
 from celeriac.compat.envelope import amend, decode_body, priority_of, with_headers
 from celeriac.compat.jobs import Request, TaskJob, has_own
+from celeriac.compat.parcel import is_parcel
 from celeriac.compat.refused import announce_refused
 from celeriac.compat.snooze import Snooze
 from celeriac.compat.worker_lost import retried_after_loss
 from celeriac.compat.worker_request import announce, worker_request
 from celeriac.engine.runner import Fate
 from celeriac.errors import InvalidPayload
-from celeriac.message import ADMITTED_HEADER, CRASHES_HEADER, Delivery, Message
+from celeriac.message import ADMITTED_HEADER, AGAIN_HEADER, CRASHES_HEADER, Delivery, Message
 from celeriac.outcome import DeadLetter, DeadReason, Outcome, State
 
 logger = logging.getLogger("celery.worker.request")
@@ -203,9 +205,9 @@ class Verdicts:
             logger.exception("The failure of %s[%s] could not be recorded", job.name, job.task_id)
 
     def _revoked(self, job: TaskJob, detail: str) -> Outcome:
-        return self.revoked(job, detail or "terminated", terminated=True, signum=detail, expired=False)
+        return self.revoked(job, detail or "terminated", terminated=True, signum=_number_of(detail), expired=False)
 
-    def revoked(self, job: TaskJob, why: str, *, terminated: bool, signum: str | None, expired: bool) -> Outcome:
+    def revoked(self, job: TaskJob, why: str, *, terminated: bool, signum: int | None, expired: bool) -> Outcome:
         """A task that is not to run, or not any more."""
         request = self.request_of(job)
         embed = {name: request.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
@@ -278,7 +280,9 @@ def ignores_result(plan: Any, request: Request) -> bool:
 
 def back_to_tail(job: TaskJob) -> Outcome:
     """A message that asked to be queued again (``Reject(requeue=True)``): to the tail, as in Celery."""
-    message = Message(job.delivery.queue, amend(job.delivery.raw), priority_of(job.envelope))
+    raw = job.delivery.raw
+    again = {AGAIN_HEADER: True} if is_parcel(raw) else {}  # elsewhere the envelope itself says it
+    message = Message(job.delivery.queue, amend(raw, **again), priority_of(job.envelope))
     return Outcome(job.delivery, State.INTERRUPTED, publish=(message,))
 
 
@@ -303,6 +307,14 @@ def as_given(limit: float) -> float:
 def whole(value: Any) -> int:
     """A whole number from a header that anybody may have written."""
     return value if type(value) is int and 0 <= value < 2**31 else 0
+
+
+def _number_of(name: str) -> int | None:
+    """The number of a signal; ``None`` when it is the name of something else."""
+    try:
+        return int(signal_names.signum(name))
+    except (AttributeError, TypeError, ValueError):
+        return None
 
 
 def format_error(error: BaseException) -> str:

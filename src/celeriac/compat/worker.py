@@ -29,9 +29,10 @@ from celeriac.compat.bootsteps import ConsumerSteps, WorkerSteps
 from celeriac.compat.control.services import RemoteServices
 from celeriac.compat.endpoint import ReportingEndpoint
 from celeriac.compat.exchanges import Exchanges
+from celeriac.compat.handover import HandedOver, celerys_pool
 from celeriac.compat.limiting import check_limits
 from celeriac.compat.native_delays import declare_native_delays
-from celeriac.compat.options import CELERY_POOLS, WorkerOptions, worker_options
+from celeriac.compat.options import CELERY_POOLS, WorkerOptions, chosen, worker_options
 from celeriac.compat.patience import Patience, fails_at_once, longest_outage
 from celeriac.compat.periodic import copies
 from celeriac.compat.refusals import refuse
@@ -55,6 +56,14 @@ class Worker:
 
     app: Any = None
 
+    def __new__(cls, app: Any = None, hostname: str | None = None, **kwargs: Any) -> Any:
+        """A worker of this class, or Celery's own where only that can have the pool that is asked for."""
+        app = app or cls.app
+        pool = celerys_pool(chosen(kwargs.get("pool_cls") or kwargs.get("pool"), app.conf.worker_pool))
+        if pool is None:
+            return super().__new__(cls)
+        return HandedOver(app=app, hostname=hostname, **{**kwargs, "pool": None, "pool_cls": pool})
+
     def __init__(self, app: Any = None, hostname: str | None = None, **kwargs: Any) -> None:
         """Load the app's tasks and configuration; nothing is started yet.
 
@@ -67,9 +76,7 @@ class Worker:
         self.exitcode: int | None = None
         self.quiet = bool(kwargs.get("quiet"))
         app.loader.init_worker()
-        setup_worker_optimizations(app, self.hostname)
-        signals.celeryd_init.send(sender=self.hostname, instance=self, conf=app.conf, options=kwargs)
-        check_privileges(app.conf.accept_content)
+        self._introduce(kwargs)
         self.loglevel = mlevel(kwargs.get("loglevel") or "WARNING")
         self.logfile = kwargs.get("logfile")
         self._purge = bool(kwargs.get("purge"))
@@ -85,11 +92,20 @@ class Worker:
         declaring.check_all(app)
         signals.worker_init.send(sender=self)
         self._steps = (WorkerSteps(self, kwargs), ConsumerSteps(self, kwargs))
-        self._custom_logging = app.log.setup(
+        self._set_up_logging()
+
+    def _introduce(self, options: dict[str, Any]) -> None:
+        """Make the app this process's, and tell receivers of signals that a worker is being made."""
+        setup_worker_optimizations(self.app, self.hostname)
+        signals.celeryd_init.send(sender=self.hostname, instance=self, conf=self.app.conf, options=options)
+        check_privileges(self.app.conf.accept_content)
+
+    def _set_up_logging(self) -> None:
+        self._custom_logging = self.app.log.setup(
             self.loglevel, self.logfile, redirect_stdouts=False,
             colorize=None if self._no_color is None else not self._no_color, hostname=self.hostname,
         )  # fmt: skip
-        setup_worker_optimizations(app, self.hostname)
+        setup_worker_optimizations(self.app, self.hostname)
 
     @cached_property
     def timer(self) -> Any:
@@ -147,12 +163,13 @@ class Worker:
 
     def _run(self) -> int:
         app = self.app
-        signals.celeryd_after_setup.send(sender=self.hostname, instance=self, conf=app.conf)
+        self._announce_setup()
         runner = CeleryRunner(
             app, self.hostname, bus,
             time_limit=self.options.time_limit, soft_time_limit=self.options.soft_time_limit,
             max_crashes=self.options.engine.max_crashes, stores_apart=self._stores_apart(),
             buckets=None if self.options.disable_rate_limits else self.remote.orders.buckets,
+            embedded=self.options.engine.embedded,
         )  # fmt: skip
         runner.orders = self.remote.orders
         runner.copies = copies.watch_of(app, connect.open_broker(app))
@@ -161,12 +178,20 @@ class Worker:
             lambda: connect.key_values(app), runner, bus,
         )  # fmt: skip
         self._check_broker()
+        self._take_process()
+        return self._supervise(node)
+
+    def _announce_setup(self) -> None:
+        signals.celeryd_after_setup.send(sender=self.hostname, instance=self, conf=self.app.conf)
+
+    def _take_process(self) -> None:
+        """Say what runs here, and have the process's title and output be the worker's."""
+        app = self.app
         if not self.quiet:
             print(safe_str(banner(self)), file=sys.__stdout__, flush=True)
         set_mp_process_title("celeriac", info=f"-active- ({strargv(sys.argv)})", hostname=self.hostname)
         if not self._custom_logging and app.conf.worker_redirect_stdouts:
             app.log.redirect_stdouts(app.conf.worker_redirect_stdouts_level)
-        return self._supervise(node)
 
     def _stores_apart(self) -> bool:
         broker, backend = connect.open_broker(self.app), connect.open_backend(self.app)
@@ -199,12 +224,11 @@ class Worker:
             broker.close()
 
     def _supervise(self, node: Node) -> int:
-        solo = node.settings.pool == "solo"
-        launcher: Launcher = SoloLauncher(node) if solo else ForkServer(node)
+        launcher: Launcher = SoloLauncher(node) if node.settings.in_process else ForkServer(node)
         supervisor = self.supervisor = Supervisor(node, launcher, report=self.options.http_port is not None)
         supervisor.on_ready = self._on_ready
         endpoint = ReportingEndpoint(self, supervisor) if self.options.http_port is not None else None
-        install_stop_signals(self)
+        self._take_signals()
         extras = self._extras()
         try:
             if endpoint is not None:
@@ -220,6 +244,9 @@ class Worker:
             self.app.loader.shutdown_worker()
             signals.worker_shutdown.send(sender=self)
         return code
+
+    def _take_signals(self) -> None:
+        install_stop_signals(self)
 
     def _serve_solo(self, launcher: SoloLauncher) -> int:
         """Tasks run in this thread, and the supervisor in another."""

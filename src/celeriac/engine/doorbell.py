@@ -6,16 +6,15 @@ from celeriac.broker import Broker
 from celeriac.engine.seats import Roster
 from celeriac.engine.subscription import Subscription
 
-WAIT_SECONDS = 1.0
-"""Longest single wait, so that stopping does not take longer."""
-
 
 class Doorbell:
     """Waits for messages while any slot is idle."""
 
     name = "doorbell"
 
-    def __init__(self, broker: Broker, roster: Roster, queues: Subscription) -> None:
+    def __init__(self, broker: Broker, roster: Roster, queues: Subscription, wait: float) -> None:
+        """``wait``: seconds of one wait (:attr:`celeriac.settings.EngineSettings.doorbell_seconds`)."""
+        self._wait = wait
         self._broker = broker
         self._roster = roster
         self._queues = queues
@@ -23,7 +22,7 @@ class Doorbell:
     def run_once(self) -> float:
         """Wait for an idle slot, then for a message, and bring them together."""
         if not self._queues.names:
-            return WAIT_SECONDS
-        if self._roster.wait_for_idle(WAIT_SECONDS) and self._broker.wait(self._queues.names, WAIT_SECONDS):
+            return self._wait
+        if self._roster.wait_for_idle(self._wait) and self._broker.wait(self._queues.names, self._wait):
             self._roster.ring_one()
         return 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import signal
@@ -11,7 +12,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from celeriac.engine.forkserver import Exited, Spawned
-from celeriac.engine.slot import Node, Seat, Slot
+from celeriac.engine.slot import EXIT_FAILED, Node, Seat, Slot, close_all
+
+logger = logging.getLogger("celeriac.engine")
 
 
 class Launcher(Protocol):
@@ -31,7 +34,7 @@ class Launcher(Protocol):
 
 
 class SoloLauncher:
-    """Runs one slot at a time in the process's main thread, which calls :meth:`serve`."""
+    """Runs one slot at a time in this process, in the thread that calls :meth:`serve`."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -56,9 +59,21 @@ class SoloLauncher:
         """Run slots in this thread until the supervisor has stopped."""
         while data := self._seats_r.recv(1 << 16):
             seat: Seat = pickle.loads(data)
+            self._tell(Exited(seat.slot, os.getpid(), self._run(seat)))
+        for each in (self._seats_r, self._ours, self.socket):
+            each.close()
+
+    def _run(self, seat: Seat) -> int:
+        try:
             slot = Slot(self._node, seat)
-            signal.signal(signal.SIGUSR1, lambda *_, slot=slot: slot.interrupt_main())
-            self._tell(Exited(seat.slot, os.getpid(), slot.run()))
+            if not self._node.settings.embedded:
+                signal.signal(signal.SIGUSR1, lambda *_, slot=slot: slot.interrupt_main())
+            return slot.run()
+        except Exception:
+            logger.exception("Slot %d failed", seat.slot)
+            return EXIT_FAILED
+        finally:
+            close_all((seat.bell, seat.ledger))
 
     def stop(self) -> None:
         """See :meth:`Launcher.stop`."""

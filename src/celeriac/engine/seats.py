@@ -69,6 +69,7 @@ class Roster:
 
     def __init__(self) -> None:
         self._slots: dict[int, SlotHandle] = {}
+        self._closed = False
         self.changed = threading.Condition()
 
     def add(self, slot: SlotHandle) -> None:
@@ -104,7 +105,14 @@ class Roster:
     def wait_for_idle(self, timeout: float) -> bool:
         """Block until a slot is idle."""
         with self.changed:
-            return self.changed.wait_for(lambda: any(slot.idle for slot in self._slots.values()), timeout)
+            self.changed.wait_for(lambda: self._closed or any(slot.idle for slot in self._slots.values()), timeout)
+            return not self._closed and any(slot.idle for slot in self._slots.values())
+
+    def close(self) -> None:
+        """There will be no more slots: whoever waits for an idle one need not."""
+        with self.changed:
+            self._closed = True
+            self.changed.notify_all()
 
     def mark_idle(self, slot: SlotHandle) -> None:
         """A slot has nothing to do."""

@@ -11,7 +11,8 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,9 @@ messages of a load; longer, and the autoscaler learns of it later."""
 
 EXIT_OK, EXIT_OWNER_LOST, EXIT_ORPHANED, EXIT_MAX_TASKS, EXIT_MAX_MEMORY = 0, 3, 4, 5, 6
 """How a slot's process ends when nothing killed it."""
+
+EXIT_FAILED = 70
+"""The slot failed in a way that is a bug (``EX_SOFTWARE``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +101,8 @@ class Slot:
         self.consumer = Consumer(
             seat.owner, seat.queues, settings, self._broker, node.runner, self._pool, outbox, self._ledger, node.bus
         )
-        self._watchdog = Watchdog(self.consumer, settings.patience_seconds)
         self._wake = WakePipe()
+        self._watchdog = Watchdog(self.consumer, settings.patience_seconds, self._wake.ring)
         self._idle_said = False
         self._idle_said_at = 0.0
         """When the supervisor was told, where the store pushes messages; 0: it was told otherwise."""
@@ -127,7 +131,7 @@ class Slot:
 
     def _open(self) -> None:
         self._runner.on_slot_start(self._seat.place if self._settings.pool == "processes" else None)
-        os.register_at_fork(after_in_child=self._runner.on_task_fork)
+        _tell_forks(self._runner)
         threading.Thread(target=self._obey, name="celeriac-control", daemon=True).start()
         self._pool.start(self.consumer, self._wake.ring)
         self._watchdog.start()
@@ -250,8 +254,20 @@ class Slot:
 
     def _orphaned(self) -> None:
         """The supervisor is gone: nobody beats for this slot, so others will take its work over.  Stop at once."""
-        if self._settings.pool != "solo" and not self.consumer.stopping:
+        if not self._settings.in_process and not self.consumer.stopping:
             os._exit(EXIT_ORPHANED)
+
+
+def _tell_forks(runner: Runner) -> None:
+    """Have a process that a task forks know it.  Python keeps such hooks for ever, so it is given no reference."""
+    known = weakref.ref(runner)
+
+    def forked() -> None:
+        found = known()
+        if found is not None:
+            found.on_task_fork()
+
+    os.register_at_fork(after_in_child=forked)
 
 
 class Control:
@@ -279,6 +295,7 @@ class Control:
             except OSError:
                 return
             if not data:
+                self._sock.close()
                 return
             yield pickle.loads(data)
 
@@ -288,6 +305,7 @@ class WakePipe:
 
     def __init__(self) -> None:
         self._read, self._write = os.pipe()
+        weakref.finalize(self, close_all, (self._read, self._write))  # others may ring it for as long as they know it
         os.set_blocking(self._read, False)
         os.set_blocking(self._write, False)
         self._rung = False
@@ -312,6 +330,12 @@ class WakePipe:
         if bell in ready:
             os.read(bell, 4096)
         return bell in ready or also in ready if ready else None
+
+
+def close_all(descriptors: Iterable[int]) -> None:
+    """Close file descriptors."""
+    for descriptor in descriptors:
+        os.close(descriptor)
 
 
 def make_pool(settings: EngineSettings, must_pause: Callable[[], bool]) -> Pool:

@@ -8,13 +8,11 @@ import multiprocessing
 import signal
 import sys
 
-from celeriac.engine.slot import Node, Seat, Slot
+from celeriac.engine.slot import EXIT_FAILED, Node, Seat, Slot
 
 logger = logging.getLogger("celeriac.engine")
 
 PR_SET_PDEATHSIG = 1
-EXIT_FAILED = 70
-"""The slot failed in a way that is a bug (``EX_SOFTWARE``)."""
 
 
 def serve(node: Node, seat: Seat) -> int:

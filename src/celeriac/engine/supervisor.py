@@ -12,6 +12,7 @@ import pickle
 import selectors
 import signal
 import time
+import weakref
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Any
@@ -29,7 +30,7 @@ from celeriac.engine.rescuer import Rescuer
 from celeriac.engine.runner import Fate
 from celeriac.engine.scheduler import Scheduler
 from celeriac.engine.seats import Roster, SlotHandle
-from celeriac.engine.slot import EXIT_MAX_MEMORY, EXIT_MAX_TASKS, EXIT_OK, EXIT_OWNER_LOST, Node
+from celeriac.engine.slot import EXIT_MAX_MEMORY, EXIT_MAX_TASKS, EXIT_OK, EXIT_OWNER_LOST, Node, close_all
 from celeriac.engine.slot_rescue import SlotRescue
 from celeriac.engine.subscription import Subscription
 from celeriac.engine.time_limits import TimeLimits, kill
@@ -102,6 +103,7 @@ class Supervisor:
         self._answers: dict[int, list[Any]] = {}
         self._selector = selectors.DefaultSelector()
         self._wake_r, self._wake_w = os.pipe()
+        weakref.finalize(self, close_all, (self._wake_r, self._wake_w))
         os.set_blocking(self._wake_w, False)
         os.set_blocking(self._wake_r, False)
         self._rescue, self._loops = self._make_loops()
@@ -120,7 +122,7 @@ class Supervisor:
             TimeLimits(self.roster, settings.pool),
         ]
         if not broker.pushes:
-            duties.append(Doorbell(self.node.make_broker(), self.roster, self.queues))
+            duties.append(Doorbell(self.node.make_broker(), self.roster, self.queues, settings.doorbell_seconds))
         if settings.autoscale:
             duties.append(Autoscaler(broker, self.roster, self.queues, settings, self.scale))
         if backend is not None:
@@ -179,11 +181,13 @@ class Supervisor:
     def _end(self) -> int:
         for loop in self._loops.values():
             loop.end()
+        self.roster.close()
         deadline = time.monotonic() + LOOP_SECONDS
         for loop in self._loops.values():
             loop.join(max(0.0, deadline - time.monotonic()))
         self._launcher.stop()
         self.broker.close()
+        self._selector.close()
         return EXIT_CUT_OFF if self.cut_off else 0
 
     # -- slots -----------------------------------------------------------------------------------------------------
@@ -294,7 +298,7 @@ class Supervisor:
         for slot in self.roster.all():
             if slot.owner == owner:
                 slot.fates[0] = (Fate.SILENT, "its leases were taken over")
-                kill(slot.pid) if self.settings.pool != "solo" else slot.order("stop")
+                kill(slot.pid) if not self.settings.in_process else slot.order("stop")
 
     def _note_broker(self, error: str) -> None:
         self.broker_error = error
@@ -388,14 +392,14 @@ class Supervisor:
         for slot in self.roster.all():
             self.cut_off = True
             slot.fates.setdefault(0, (Fate.SHUTDOWN, "cold shutdown"))
-            if self.settings.pool == "solo":
+            if self.settings.in_process:
                 self._abandon(slot)
             elif slot.pid:
                 kill(slot.pid)
 
     def _abandon(self, slot: SlotHandle) -> None:
-        """A ``solo`` slot cannot be killed without this process: it is fenced off and rescued while it still runs.  Whoever
-        called :meth:`run` ends the process.
+        """A slot in this process cannot be killed without it: it is fenced off and rescued while it still runs.  Whoever called
+        :meth:`run` ends the process, or leaves a thread behind in it.
         """
         self._selector.unregister(slot.control)
         self.roster.remove(slot.number)

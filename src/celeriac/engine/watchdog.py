@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from celeriac.engine.consumer import Consumer
 from celeriac.errors import CeleriacError
@@ -19,8 +20,11 @@ class Watchdog:
     waits for as long as it does; the amount is still bounded by the budget.
     """
 
-    def __init__(self, consumer: Consumer, patience: float) -> None:
-        """``patience``: seconds that unstarted or finished work may wait behind one running task."""
+    def __init__(self, consumer: Consumer, patience: float, on_hand_back: Callable[[], None] = lambda: None) -> None:
+        """``patience``: seconds that unstarted or finished work may wait behind one running task.  ``on_hand_back()`` is called
+        when there is room again because unstarted work was handed back.
+        """
+        self._on_hand_back = on_hand_back
         self._consumer = consumer
         self._patience = patience
         self._busy = threading.Event()
@@ -58,5 +62,6 @@ class Watchdog:
     def run_once(self, now: float) -> None:
         """Relieve the consumer if its running task has kept others waiting for too long."""
         if now - self._consumer.progressed_at > self._patience:
-            self._consumer.hand_back("slow_task")
+            if self._consumer.running() and self._consumer.hand_back("slow_task"):  # else only threads are slow to wake
+                self._on_hand_back()
             self._consumer.flush()

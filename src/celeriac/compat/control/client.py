@@ -12,6 +12,7 @@ from celery.utils.functional import maybe_list
 from celeriac.compat import connect
 from celeriac.compat.control.cancelling import any_cancellations
 from celeriac.compat.long_work.orders import GRACE_SECONDS, KEPT_SECONDS, CancelLog, CancelOrder
+from celeriac.compat.unsettled import store_before_revoking
 from celeriac.errors import ConfigurationError, StoreError
 
 logger = logging.getLogger("celeriac")
@@ -24,6 +25,7 @@ class Control(celery.app.control.Control):
         self, task_id: Any, destination: Any = None, terminate: bool = False, signal: Any = "SIGTERM", **kwargs: Any
     ) -> Any:
         """As :meth:`celery.app.control.Control.revoke`; workers that are started later, or were away, hear of it as well."""
+        store_before_revoking(self.app)
         arguments = {"task_id": task_id, "terminate": terminate, "signal": signal}
         if destination is None and any_cancellations(self.app):
             arguments["kept"] = self._keep(CancelOrder(_ids(task_id)))

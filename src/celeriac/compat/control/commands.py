@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from celery import signals
@@ -81,8 +82,9 @@ def query_task(state: State, ids: Any, **_: Any) -> dict[str, Any]:
     found = {task["id"]: ("active", task) for task in running if task["id"] in wanted}
     found.update((task["id"], ("reserved", task)) for task in waiting if task["id"] in wanted)
     if wanted - set(found):
-        later = (entry["request"] for entry in describe.scheduled(state))
-        found.update((task["id"], ("scheduled", task)) for task in later if task["id"] in wanted - set(found))
+        with suppress(NotSupported):  # this broker does not show what is scheduled: the rest of the answer holds
+            later = (entry["request"] for entry in describe.scheduled(state))
+            found.update((task["id"], ("scheduled", task)) for task in later if task["id"] in wanted - set(found))
     return found
 
 

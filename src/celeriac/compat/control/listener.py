@@ -27,8 +27,10 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 15.0
 class RemoteControl:
     """Answers the app's control mailbox, in a thread of its own.  A broker that is away does it no harm."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, wait: float = WAIT_SECONDS) -> None:
+        """``wait``: seconds of one wait for a command."""
         self._state = state
+        self._wait = wait
         self._ended = threading.Event()
         self._failures = 0
         self._heard = False
@@ -43,8 +45,12 @@ class RemoteControl:
 
     def stop(self) -> None:
         """Stop listening, once the command that is being answered is."""
-        self._ended.set()
+        self.end()
         self._thread.join(2 * WAIT_SECONDS)
+
+    def end(self) -> None:
+        """Have the thread end, without waiting for it."""
+        self._ended.set()
 
     def _run(self) -> None:
         while not self._ended.is_set():
@@ -72,7 +78,7 @@ class RemoteControl:
             self._failures = 0
             while not self._ended.is_set():
                 with suppress(socket.timeout):
-                    connection.drain_events(timeout=WAIT_SECONDS)
+                    connection.drain_events(timeout=self._wait)
             self._node.channel.queue_delete(self._mailbox)
 
     @property

@@ -39,7 +39,8 @@ def directory_of(url: str) -> Path:
         ConfigurationError: somebody else can write there, and could make a worker read what they please.
     """
     home = Path(tempfile.gettempdir(), f"celeriac-{os.getuid()}")
-    directory = home / hashlib.sha256(url.encode()).hexdigest()[:16]
+    place = f"{url} {os.getpid()}" if url.startswith("memory:") else url  # as far as its messages can be seen
+    directory = home / hashlib.sha256(place.encode()).hexdigest()[:16]
     for path in (home, directory):
         path.mkdir(mode=0o700, exist_ok=True)
         found = path.lstat()

@@ -96,7 +96,7 @@ def check(app: Any, url: str, traits: Traits, engine: EngineSettings) -> None:
         ConfigurationError: it cannot; the text names the way out.
     """
     name = transport_name(url)
-    if name == "memory" and engine.pool != "solo":
+    if name == "memory" and not engine.in_process:
         raise ConfigurationError(
             "memory:// lives in one process, and the worker's tasks run in others: use --pool=solo in the process that sends, "
             "or sqlite:///celeriac.sqlite3, which needs no server either"
