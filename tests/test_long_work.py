@@ -307,6 +307,6 @@ def test_what_has_outlived_its_time_is_not_looked_for_again(store):
 
 
 def test_without_a_store_a_cancellation_is_refused_with_the_way_out():
-    app = celeriac.Celery("none", broker="memory://", backend="cache+memory://", set_as_current=False)
+    app = celeriac.Celery("none", broker="amqp://", backend="rpc://", set_as_current=False)
     with pytest.raises(CeleriacError, match="set celeriac_state_url"):
         app.control.cancel("some-id")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import socketserver
@@ -353,3 +354,19 @@ def test_valkey(tmp_path, monkeypatch):
         assert [result.get(timeout=10) for result in results] == [f"k{n}" for n in range(50)]
         assert later.get(timeout=10) == "later"
         assert stage.broker.shares_store(connect.open_backend(stage.client))
+
+
+def test_the_connection_of_a_thread_is_closed_when_the_thread_ends(shared_redis, redis_url):
+    app = Celery("threads", broker=redis_url, backend=redis_url, set_as_current=False)
+    with closing(connect.open_broker(app)) as broker, shared_redis.client() as watcher:
+        broker.publish([Message("images", b"a")])
+        gc.disable()
+        try:
+            before = len(watcher.client_list())
+            for _ in range(5):
+                thread = threading.Thread(target=broker.publish, args=([Message("images", b"a")],))
+                thread.start()
+                thread.join()
+            wait_until(lambda: len(watcher.client_list()) <= before, 5)
+        finally:
+            gc.enable()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -17,6 +18,27 @@ from celeriac.brokers.redis.translation import is_readonly
 
 RESTED_SECONDS = 1.0
 """After so long without use a connection may have been closed by the server or by something on the way."""
+
+
+class Held:
+    """What a thread keeps.  When the thread ends this goes, and its connection is closed there and then."""
+
+    __slots__ = ("connection", "used_at")
+
+    def __init__(self) -> None:
+        self.connection: Any = None
+        self.used_at = 0.0
+
+    def close(self) -> None:
+        """Give up the connection."""
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            connection.disconnect()
+
+    def __del__(self) -> None:
+        """redis-py's connection refers to itself, so that it would stay open until the collector comes by."""
+        with suppress(Exception):
+            self.close()
 
 
 class Wire:
@@ -49,9 +71,9 @@ class Wire:
 
     def _take(self) -> Any:
         """This thread's connection.  It is nobody's while it is in use, so that a signal's handler that sends opens another."""
-        connection = getattr(self._mine, "connection", None)
-        self._mine.connection = None
-        if connection is not None and time.monotonic() - self._mine.used_at > RESTED_SECONDS and _is_closed(connection):
+        held = self._held()
+        connection, held.connection = held.connection, None
+        if connection is not None and time.monotonic() - held.used_at > RESTED_SECONDS and _is_closed(connection):
             connection.disconnect()
             connection = None
         if connection is None:
@@ -60,18 +82,23 @@ class Wire:
         return connection
 
     def _give_back(self, connection: Any) -> None:
-        if self._mine.connection is not None:  # the other's, which has ended meanwhile
+        held = self._held()
+        if held.connection is not None:  # the other's, which has ended meanwhile
             connection.disconnect()
             return
-        self._mine.connection = connection
-        self._mine.used_at = time.monotonic()
+        held.connection = connection
+        held.used_at = time.monotonic()
+
+    def _held(self) -> Held:
+        try:
+            return self._mine.held  # type: ignore[no-any-return]
+        except AttributeError:
+            held = self._mine.held = Held()
+            return held
 
     def close(self) -> None:
         """Give up this thread's connection.  Those of other threads go with their threads."""
-        connection = getattr(self._mine, "connection", None)
-        if connection is not None:
-            self._mine.connection = None
-            connection.disconnect()
+        self._held().close()
 
 
 def _reply(connection: Any) -> Any:
