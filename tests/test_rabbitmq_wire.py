@@ -30,6 +30,35 @@ def test_properties_come_back_as_they_were(headers, priority, correlation_id):
     assert properties.decode(properties.encode(given_ones)) == given_ones
 
 
+ids = st.text("abcdef\u00e9", min_size=4, max_size=6)
+alike = st.fixed_dictionaries(
+    {
+        "task": st.sampled_from(["pay", "ship"]), "id": ids, "args": st.text(max_size=3), "retries": st.integers(0, 2**40),
+        "eta": st.none() | st.just("soon"), "sent": st.floats(allow_nan=False), "ignore": st.booleans(),
+        "timelimit": st.sampled_from([[None, None], [1, None], [None]]), "stamps": st.sampled_from([{}, {"a": None}, {"a": []}]),
+    }
+)  # fmt: skip
+
+
+@given(st.lists(alike, min_size=2, max_size=12))
+def test_tables_of_one_shape_do_not_take_each_others_values(tables):
+    for headers in tables:
+        for _ in range(2):  # the second time by its layout
+            found = properties.decode(properties.encode({"headers": headers}))["headers"]
+            assert found == headers
+            assert list(found) == list(headers)
+            assert {type(value) for value in found.values()} == {type(value) for value in headers.values()}
+            found["timelimit"].append("changed")
+            found["stamps"]["b"] = "changed"
+
+
+def test_bytes_in_the_place_of_a_text_stay_bytes():
+    good, bad = (properties.encode({"headers": {"id": text}}) for text in ("abcd", "efgh"))
+    bad = bad.replace(b"efgh", b"\xff\xfe\xfd\xfc")
+    read = [properties.decode(each)["headers"]["id"] for each in (good, bad, good)]
+    assert read == ["abcd", b"\xff\xfe\xfd\xfc", "abcd"]
+
+
 @given(st.dictionaries(names.filter(bool), plain, max_size=8))
 def test_py_amqp_reads_what_we_write(headers):
     """Stock Celery's library."""

@@ -10,7 +10,10 @@ import struct
 from collections.abc import Callable
 from datetime import datetime, timezone
 from decimal import Decimal
+from functools import cache
 from typing import Any
+
+from celeriac.brokers.rabbitmq.layouts import Field, Layouts
 
 NAMES = (
     ("content_type", 15, "s"),
@@ -65,9 +68,7 @@ def decode(data: bytes) -> dict[str, Any]:
         (flags,) = _FLAGS.unpack_from(data)
         at = 2
         found: dict[str, Any] = {}
-        for name, bit, kind in NAMES:
-            if not flags >> bit & 1:
-                continue
+        for name, kind in _present(flags):
             if kind == "s":
                 end = at + 1 + data[at]
                 found[name] = data[at + 1 : end].decode()
@@ -77,7 +78,7 @@ def decode(data: bytes) -> dict[str, Any]:
                 at += 1
             elif kind == "F":
                 end = at + 4 + _LONG.unpack_from(data, at)[0]
-                found[name] = _table(data, at + 4, end)
+                found[name] = _headers.table(data, at + 4, end)
                 at = end
             else:
                 found[name] = _LONGLONG.unpack_from(data, at)[0]
@@ -88,23 +89,26 @@ def decode(data: bytes) -> dict[str, Any]:
         return found
 
 
+@cache
+def _present(flags: int) -> tuple[tuple[str, str], ...]:
+    return tuple((name, kind) for name, bit, kind in NAMES if flags >> bit & 1)
+
+
 def _table(data: bytes, at: int, end: int) -> dict[str, Any]:
+    return _fields(data, at, end)[0]
+
+
+def _fields(data: bytes, at: int, end: int) -> tuple[dict[str, Any], list[Field]]:
     table: dict[str, Any] = {}
+    fields: list[Field] = []
     while at < end:
         key_end = at + 1 + data[at]
         name = data[at + 1 : key_end].decode()
         kind = data[key_end]
-        at = key_end + 1
-        # The kinds that Celery's headers consist of, without a call.
-        if kind == 83:  # S
-            stop = at + 4 + _LONG.unpack_from(data, at)[0]
-            table[name] = _text(data[at + 4 : stop])
-            at = stop
-        elif kind == 86:  # V
-            table[name] = None
-        else:
-            table[name], at = _value(kind, data, at)
-    return table
+        start = key_end + 5 if kind in _LONG_ONES else key_end + 1
+        table[name], at = _value(kind, data, key_end + 1)
+        fields.append(Field(name, kind, start, at))
+    return table, fields
 
 
 def _text(raw: bytes) -> str | bytes:
@@ -142,6 +146,8 @@ _LONG_ONES: dict[int, Callable[[bytes, int, int], Any]] = {
     ord("F"): _table,
     ord("A"): _array,
 }
+
+_headers = Layouts(_fields)
 
 
 # -- writing -----------------------------------------------------------------------------------------------------------
