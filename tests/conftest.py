@@ -16,6 +16,9 @@ from tests.server_postgres import PostgresServer
 from tests.server_rabbitmq import RabbitServer
 from tests.servers import DATABASES, RedisServer, ServerMissing
 
+collect_ignore = ["apps"]
+"""A project of users there has tests of its own, which are run as users run them."""
+
 _database_numbers = itertools.count()
 
 

@@ -89,7 +89,7 @@ class FaultProxy:
 
     def close(self) -> None:
         """Cut everything and stop listening, for good."""
-        self._call(self._shut())
+        self._call(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(CALL_TIMEOUT)
         self._loop.close()
@@ -194,6 +194,11 @@ class FaultProxy:
             self._server.close()
             self._server = None
         await self._cut()
+
+    async def _end(self) -> None:
+        await self._shut()
+        for _ in range(3):  # what was being accepted meanwhile
+            await self._cut()
 
     async def _cut(self) -> None:
         for writer in list(self._writers):

@@ -25,6 +25,7 @@ def _store_of(ctx: click.Context) -> Iterator[tuple[KeyValueStore, dict[str, Bre
         app = ctx.obj.app
         app.loader.import_default_modules()
         app.finalize()
+        connect.check_key_values(app, "This command", elsewhere=True)
         store = connect.open_key_values(app)
         try:
             yield store, breakers_of(app)

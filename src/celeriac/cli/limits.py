@@ -40,6 +40,7 @@ def _opened(ctx: click.Context) -> Iterator[Opened]:
     with plain_errors():
         app.loader.import_default_modules()
         app.finalize()
+        connect.check_key_values(app, "This command", elsewhere=True)
         book = LimitBook(Limiting(app).declared)
         with broker_of(ctx) as broker, closing(connect.open_key_values(app)) as store:
             book.load(store)

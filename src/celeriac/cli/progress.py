@@ -11,6 +11,7 @@ import click
 
 from celeriac.cli.output import counted, describe_age, echo_json, echo_table
 from celeriac.cli.store import plain_errors
+from celeriac.compat import connect
 from celeriac.compat.long_work.work import all_progress, progress_of
 from celeriac.policies.progress import Progress
 
@@ -26,6 +27,7 @@ def progress(ctx: click.Context, task_ids: tuple[str, ...], *, as_json: bool, wa
     """Show how far tasks are that report it: all of them, or those with the given ids."""
     with plain_errors():
         app = ctx.obj.app
+        connect.check_key_values(app, "This command", elsewhere=True)
         while True:
             found = _look(app, task_ids)
             _show(found, as_json=as_json, watching=watch)
@@ -76,6 +78,7 @@ def _row(each: Progress) -> tuple[object, ...]:
 def cancel(ctx: click.Context, task_ids: tuple[str, ...], *, grace: float, as_json: bool) -> None:
     """Cancel tasks: those that wait are not started, those that run are brought to an end.  It holds for a week."""
     with plain_errors():
+        connect.check_key_values(ctx.obj.app, "This command", elsewhere=True)
         ctx.obj.app.control.cancel(task_ids, grace)
     if as_json:
         echo_json({"cancelled": list(task_ids), "grace": grace})

@@ -138,11 +138,14 @@ def open_key_values(app: Any) -> KeyValueStore:
     return KEY_VALUES[scheme_of(url)](app, url)
 
 
-def check_key_values(app: Any, who: str = "This") -> str:
-    """The URL of the store that :func:`open_key_values` opens.  Raises ``ConfigurationError`` as it does; ``who`` needs the store."""
+def check_key_values(app: Any, who: str = "This", *, elsewhere: bool = False) -> str:
+    """The URL of the store that :func:`open_key_values` opens.  Raises ``ConfigurationError`` as it does; ``who`` needs the store.
+
+    ``elsewhere``: what is written there is for other processes, to which a ``memory://`` says nothing.
+    """
     candidates = [app.conf.get("celeriac_state_url") or "", broker_url(app), result_url(app) or ""]
     for url in filter(None, candidates):
-        if scheme_of(url) in KEY_VALUES:
+        if scheme_of(url) in KEY_VALUES and not (elsewhere and scheme_of(url) == "memory"):
             return url
     raise ConfigurationError(
         f"{who} needs a store for what workers share, and neither the broker nor the result store is one: "

@@ -22,7 +22,7 @@ def scheduler_class(app: Any, asked: Any = None) -> Any:
     if asked or chosen != CELERYS_DEFAULT:
         return chosen
     try:
-        connect.check_key_values(app)
+        connect.check_key_values(app, elsewhere=True)
     except ConfigurationError:
         return CELERYS_DEFAULT
     return StoreScheduler
@@ -36,7 +36,7 @@ def store_scheduler(app: Any) -> StoreScheduler:
     """
     chosen = scheduler_class(app)
     if chosen == CELERYS_DEFAULT:
-        connect.check_key_values(app)  # says why
+        connect.check_key_values(app, elsewhere=True)  # says why
     found = symbol_by_name(chosen)
     if not (isinstance(found, type) and issubclass(found, StoreScheduler)):
         raise ConfigurationError(
