@@ -14,7 +14,7 @@ from celeriac.outcome import Outcome, State
 from tests.faults.sites import KINDS, site_of
 from tests.helpers import wait_until
 
-PLACES = 5
+PLACES = 4
 """Cuts of each direction.  ``CUTS=100`` in the environment makes more."""
 
 SENT = 20
