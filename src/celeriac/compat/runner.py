@@ -24,7 +24,6 @@ from kombu.exceptions import ContentDisallowed
 
 from celeriac.broker import Broker
 from celeriac.compat import chords, connect, context, followups, publish_buffer
-from celeriac.compat.away import telling_away
 from celeriac.compat.collect import Collector, collected_outcome, collecting
 from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
 from celeriac.compat.custom_request import accepted, ended, timed_out
@@ -42,6 +41,7 @@ from celeriac.compat.rate_limits import ADMITTED_HEADER, Buckets
 from celeriac.compat.reading import Reader, UnknownTask
 from celeriac.compat.records import PlainRecords
 from celeriac.compat.sending import due_at
+from celeriac.compat.settled import FINAL, Settled
 from celeriac.compat.slot_logging import enter_slot
 from celeriac.compat.verdicts import (
     Verdicts,
@@ -53,7 +53,7 @@ from celeriac.compat.verdicts import (
 )
 from celeriac.compat.worker_request import announce, worker_request
 from celeriac.engine.runner import Fate
-from celeriac.errors import StoreError, StoreUnavailable
+from celeriac.errors import StoreError
 from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery
 from celeriac.outcome import DeadReason, Outcome, ReadyChord, State
 from celeriac.policies.gate import Gate, Permit
@@ -65,11 +65,6 @@ from celeriac.telemetry.events import TaskDeadLettered, TaskFinished, TaskReceiv
 
 received_log = logging.getLogger("celery.worker.strategy")
 trace_log = logging.getLogger("celery.app.trace")
-
-AWAY_SECONDS = 0.5
-"""Pause before a message goes back because it cannot be known whether its task has run: it may come again at once."""
-
-FINAL = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 
 
 class CeleryRunner:
@@ -86,13 +81,12 @@ class CeleryRunner:
         self._app = app
         self._hostname = hostname
         self._bus = bus
-        self._stores_apart = stores_apart
-        self._deduplicate = bool(app.conf.worker_deduplicate_successful_tasks)
         self._buckets = buckets
         self._embedded = embedded
         self._reader = Reader(app, soft_time_limit, time_limit, limited=buckets is not None)
         self._inherit_priority = bool(app.conf.task_inherit_parent_priority)
         self._verdicts = Verdicts(app, hostname, max_crashes)
+        self._settled = Settled(app, self._verdicts, stores_apart=stores_apart)
         self._stopped: Callable[[TaskJob, Request, BaseException], tuple[Outcome, str, Any]]
         self._stopped = Judge(self._verdicts).stopped
         self._door: Door | None = None
@@ -174,11 +168,17 @@ class CeleryRunner:
             if not headers or "task" not in headers:
                 headers = self._reader.first_protocol(envelope)
             job = self._reader.job(delivery, envelope, headers)
-            is_copy = self.copies is not None and COPY_HEADER in headers
-            if job.plan.interval or headers.get("eta") is not None or self._door is not None or is_copy:
-                outside = self._kept_outside(job, permit, to_run=to_run)
-                if outside is not None:
-                    return outside
+            outside: Outcome | None = None
+            if self.copies is not None and to_run and COPY_HEADER in headers:
+                outside = self.copies.turned_away(job)
+            if job.plan.interval or headers.get("eta") is not None or self._door is not None:
+                outside = (
+                    outside
+                    or self._too_early(job, headers, to_run=to_run)
+                    or self._kept_out(job, permit, to_run=to_run)
+                )
+            if outside is not None:
+                return outside
         except UnknownTask as error:
             return self._verdicts.malformed(delivery, DeadReason.UNKNOWN_TASK, error, headers)
         except Exception as error:
@@ -191,14 +191,6 @@ class CeleryRunner:
             if self.orders is not None and not self._is_over(headers, job.task_id):
                 self.orders.events.received(job)
         return job
-
-    def _kept_outside(self, job: TaskJob, permit: Permit | None, *, to_run: bool) -> Outcome | None:
-        headers = job.headers
-        if self.copies is not None and to_run and COPY_HEADER in headers:
-            second = self.copies.turned_away(job)
-            if second is not None:
-                return second
-        return self._too_early(job, headers, to_run=to_run) or self._kept_out(job, permit, to_run=to_run)
 
     def _too_early(self, job: TaskJob, headers: dict[str, Any], *, to_run: bool) -> Outcome | None:
         """What becomes of a task whose ETA, or whose rate limit, does not let it run yet; ``None`` when it may."""
@@ -333,17 +325,7 @@ class CeleryRunner:
             return self._verdicts.revoked(job, why, terminated=False, signum=None, expired=expired)
         if signals.task_received.receivers:
             announce(signals.task_received, self, self._app, job, (args, kwargs, embed), self._hostname)
-        if job.redelivered and (self._stores_apart or (self._deduplicate and job.plan.late)):
-            return self._settled_or_request(job, request)
-        return request
-
-    def _settled_or_request(self, job: TaskJob, request: Request) -> Request | Outcome:
-        try:
-            return self._settled_before(job, request) or request
-        except StoreUnavailable as error:  # to run it might be to run it twice, and to fail it would be for good
-            trace_log.warning("%s[%s] goes back: %s", job.name, job.task_id, error)
-            time.sleep(AWAY_SECONDS)
-            return Outcome(job.delivery, State.INTERRUPTED, requeue=job.delivery.raw)
+        return self._settled.request(job, request) if job.redelivered else request
 
     def _has_expired(self, headers: dict[str, Any]) -> bool:
         expires = headers.get("expires")
@@ -358,28 +340,6 @@ class CeleryRunner:
         with suppress(ValueError):  # its date is no date, which is for later
             return self._is_revoked(task_id, headers) or self._has_expired(headers)
         return False
-
-    def _settled_before(self, job: TaskJob, request: Request) -> Outcome | None:
-        """A redelivery whose final result is stored already: what follows it may not be sent yet, so that is done, and the body
-        is not run.
-        """
-        task = job.plan.task
-        if ignores_result(job.plan, request):
-            return None
-        with telling_away(task.backend, "Whether it has a result already cannot be found out"):
-            meta = task.backend.get_task_meta(job.task_id, cache=False)
-        if meta["status"] not in FINAL:
-            return None
-        with collecting(Collector()) as collector:
-            if meta["status"] == "SUCCESS":
-                followups.dispatch(self._app, meta["result"], request, inherit_priority=self._inherit_priority)
-                if request.chord:
-                    task.backend.on_chord_part_return(request, "SUCCESS", meta["result"])
-            else:
-                task.backend.mark_as_failure(
-                    job.task_id, meta["result"], meta.get("traceback"), request=request, store_result=False
-                )
-        return collected_outcome(Outcome(job.delivery, State.IGNORED), collector)
 
     def _before(self, job: TaskJob, request: Request) -> None:
         plan = job.plan
@@ -531,20 +491,8 @@ class CeleryRunner:
         if isinstance(job, Outcome):
             return job
         assert isinstance(job, TaskJob)
-        outcome = self._found_final(job) or self._verdicts.recover(job, fate, detail)
+        outcome = self._settled.found(job) or self._verdicts.recover(job, fate, detail)
         return self._finished(job, self._abandoned(job, outcome))
-
-    def _found_final(self, job: TaskJob) -> Outcome | None:
-        """The outcome of a task whose process died after its result was stored, in a store of its own, and before anything else."""
-        if not self._stores_apart:
-            return None
-        try:
-            return self._settled_before(job, self._verdicts.request_of(job))
-        except StoreUnavailable:
-            raise  # whoever asks tries again: a task that has succeeded must not be taken for one that was lost
-        except Exception:
-            trace_log.exception("Whether %s[%s] had finished could not be found out", job.name, job.task_id)
-            return None
 
     def failed(self, job: Job, error: BaseException) -> Outcome:
         """See :class:`~celeriac.engine.runner.Runner`."""

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+from contextlib import closing
 from functools import cached_property
 from typing import Any
 
@@ -164,22 +165,29 @@ class Worker:
     def _run(self) -> int:
         app = self.app
         self._announce_setup()
-        runner = CeleryRunner(
-            app, self.hostname, bus,
-            time_limit=self.options.time_limit, soft_time_limit=self.options.soft_time_limit,
-            max_crashes=self.options.engine.max_crashes, stores_apart=self._stores_apart(),
-            buckets=None if self.options.disable_rate_limits else self.remote.orders.buckets,
-            embedded=self.options.engine.embedded,
-        )  # fmt: skip
-        runner.orders = self.remote.orders
-        runner.copies = copies.watch_of(app, connect.open_broker(app))
         node = Node(
             self.options.engine, lambda: connect.open_broker(app), lambda: connect.open_backend(app),
-            lambda: connect.key_values(app), runner, bus,
+            lambda: connect.key_values(app), self._make_runner(), bus,
         )  # fmt: skip
         self._check_broker()
         self._take_process()
         return self._supervise(node)
+
+    def _make_runner(self) -> CeleryRunner:
+        app = self.app
+        with closing(connect.open_broker(app)) as broker:  # it only says what it shares a store with
+            backend = connect.open_backend(app)
+            runner = CeleryRunner(
+                app, self.hostname, bus,
+                time_limit=self.options.time_limit, soft_time_limit=self.options.soft_time_limit,
+                max_crashes=self.options.engine.max_crashes,
+                stores_apart=backend is None or not broker.shares_store(backend),
+                buckets=None if self.options.disable_rate_limits else self.remote.orders.buckets,
+                embedded=self.options.engine.embedded,
+            )  # fmt: skip
+            runner.orders = self.remote.orders
+            runner.copies = copies.watch_of(app, broker)
+        return runner
 
     def _announce_setup(self) -> None:
         signals.celeryd_after_setup.send(sender=self.hostname, instance=self, conf=self.app.conf)
@@ -192,10 +200,6 @@ class Worker:
         set_mp_process_title("celeriac", info=f"-active- ({strargv(sys.argv)})", hostname=self.hostname)
         if not self._custom_logging and app.conf.worker_redirect_stdouts:
             app.log.redirect_stdouts(app.conf.worker_redirect_stdouts_level)
-
-    def _stores_apart(self) -> bool:
-        broker, backend = connect.open_broker(self.app), connect.open_backend(self.app)
-        return backend is None or not broker.shares_store(backend)
 
     def _check_broker(self) -> None:
         """Fail now, with a word of explanation, rather than in each slot."""

@@ -12,10 +12,12 @@ import logging
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 from celeriac.broker import Broker
 from celeriac.compat import connect
+from celeriac.compat.guarding import STORE_AWAY_SECONDS
 from celeriac.compat.jobs import TaskJob
 from celeriac.compat.verdicts import parked
 from celeriac.errors import ConfigurationError, StoreError
@@ -31,8 +33,6 @@ COPIES = Namespace("tick-copies")
 
 KEPT_SECONDS = 7 * 86_400.0
 """How long it is remembered which message took a tick.  One that waited for longer in its queue runs in any case."""
-
-STORE_AWAY_SECONDS = 1.0
 
 
 def new_copy(tick: str) -> list[str]:
@@ -73,5 +73,6 @@ def watch_of(app: Any, broker: Broker) -> CopyWatch | None:
         connect.check_key_values(app)
     except ConfigurationError:
         return None
-    together = broker.shares_keys(connect.open_key_values(app))
+    with closing(connect.open_key_values(app)) as store:
+        together = broker.shares_keys(store)
     return None if together else CopyWatch(lambda: connect.key_values(app))
