@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import psutil
 
+from benchmarks.processes import cpu_seconds
 from benchmarks.systems.postgres import DURABLE
 from celeriac.brokers.postgres import PostgresBroker, broker
 from celeriac.message import Message
@@ -61,10 +62,10 @@ def measure(server: PostgresServer, size: int, calls: int, copy_from: int) -> Co
     sender.publish(messages)
     server.execute("TRUNCATE celeriac.messages")
     client = psutil.Process()
-    began, own, others = time.monotonic(), seconds(client), backends(server)
+    began, own, others = time.monotonic(), cpu_seconds(client), backends(server)
     for _ in range(calls):
         sender.publish(messages)
-    spent = (time.monotonic() - began, seconds(client) - own, backends(server) - others)
+    spent = (time.monotonic() - began, cpu_seconds(client) - own, backends(server) - others)
     sender.close()
     return Cost(*(each / calls / size * 1e6 for each in spent))
 
@@ -74,13 +75,8 @@ def backends(server: PostgresServer) -> float:
     spent = 0.0
     for child in psutil.Process(server.pid).children():
         with suppress(psutil.Error):
-            spent += seconds(child)
+            spent += cpu_seconds(child)
     return spent
-
-
-def seconds(process: psutil.Process) -> float:
-    spent = process.cpu_times()
-    return float(spent.user + spent.system)
 
 
 if __name__ == "__main__":

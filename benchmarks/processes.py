@@ -23,6 +23,12 @@ class ProcessFailed(RuntimeError):
     """A process ended that should not have, or said no; the text has the end of its output."""
 
 
+def cpu_seconds(process: psutil.Process) -> float:
+    """User and system time of one process."""
+    spent = process.cpu_times()
+    return float(spent.user + spent.system)
+
+
 class Group:
     """Some processes and all their descendants, whose output goes into one file."""
 
@@ -69,8 +75,7 @@ class Group:
         spent = {}
         for member in self.members():
             with contextlib.suppress(psutil.Error):
-                times = member.cpu_times()
-                spent[member.pid] = times.user + times.system
+                spent[member.pid] = cpu_seconds(member)
         return spent
 
     def cpu_seconds_since(self, before: Mapping[int, float]) -> float:

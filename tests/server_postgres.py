@@ -91,10 +91,15 @@ def _unprivileged() -> pwd.struct_passwd:
 def new_directory(kind: str) -> Path:
     """A folder of which the server is the owner."""
     directory = Path(tempfile.mkdtemp(prefix=f"celeriac-{kind}-"))
+    return _given(directory)
+
+
+def _given(path: Path) -> Path:
+    """The same file or folder; the server's user is its owner now."""
     if os.geteuid() == 0:
         user = _unprivileged()
-        os.chown(directory, user.pw_uid, user.pw_gid)
-    return directory
+        os.chown(path, user.pw_uid, user.pw_gid)
+    return path
 
 
 class PostgresServer:
@@ -247,10 +252,7 @@ class PostgresServer:
         """A copy that belongs to the server: it takes no keys of others."""
         copy = Path(shutil.copy(file, self.directory))
         copy.chmod(0o600)
-        if os.geteuid() == 0:
-            user = _unprivileged()
-            os.chown(copy, user.pw_uid, user.pw_gid)
-        return copy
+        return _given(copy)
 
     def _reload(self, lines: Sequence[str], rules: str, certificate: Path) -> None:
         (self._data / "postgresql.auto.conf").write_text("".join(f"{line}\n" for line in lines))

@@ -52,8 +52,8 @@ class EngineSettings:
         return self.pool == "solo" or (self.embedded and self.pool != "processes")
 
     @property
-    def doorbell_seconds(self) -> float:
-        """Longest single wait for a message, which is how long stopping may take: tests start and stop many workers."""
+    def wait_seconds(self) -> float:
+        """Longest single wait for a message or a command, which is how long stopping may take: tests start and stop many workers."""
         return 0.2 if self.embedded else 1.0
 
     @property

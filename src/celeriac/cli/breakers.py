@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import click
 
 from celeriac.cli.output import describe_age, echo_json, echo_table
-from celeriac.cli.store import plain_errors
+from celeriac.cli.store import app_with_state
 from celeriac.compat import connect
 from celeriac.compat.patterns.circuit_breaker import breakers_of
 from celeriac.keyvalue import KeyValueStore
@@ -21,11 +21,9 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, 
 @contextmanager
 def _store_of(ctx: click.Context) -> Iterator[tuple[KeyValueStore, dict[str, Breaker]]]:
     """The store, and the breakers that the app's tasks have."""
-    with plain_errors():
-        app = ctx.obj.app
+    with app_with_state(ctx) as app:
         app.loader.import_default_modules()
         app.finalize()
-        connect.check_key_values(app, "This command", elsewhere=True)
         store = connect.open_key_values(app)
         try:
             yield store, breakers_of(app)

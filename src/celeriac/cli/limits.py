@@ -12,7 +12,7 @@ import click
 
 from celeriac.broker import Broker
 from celeriac.cli.output import echo_json, echo_table
-from celeriac.cli.store import broker_of, plain_errors
+from celeriac.cli.store import app_with_state, broker_of
 from celeriac.compat import connect
 from celeriac.compat.limiting import Limiting
 from celeriac.keyvalue import KeyValueStore
@@ -36,11 +36,9 @@ class Opened(NamedTuple):
 
 @contextmanager
 def _opened(ctx: click.Context) -> Iterator[Opened]:
-    app = ctx.obj.app
-    with plain_errors():
+    with app_with_state(ctx) as app:
         app.loader.import_default_modules()
         app.finalize()
-        connect.check_key_values(app, "This command", elsewhere=True)
         book = LimitBook(Limiting(app).declared)
         with broker_of(ctx) as broker, closing(connect.open_key_values(app)) as store:
             book.load(store)

@@ -10,8 +10,7 @@ from typing import Any
 import click
 
 from celeriac.cli.output import counted, describe_age, echo_json, echo_table
-from celeriac.cli.store import plain_errors
-from celeriac.compat import connect
+from celeriac.cli.store import app_with_state
 from celeriac.compat.long_work.work import all_progress, progress_of
 from celeriac.policies.progress import Progress
 
@@ -25,9 +24,7 @@ from celeriac.policies.progress import Progress
 @click.pass_context
 def progress(ctx: click.Context, task_ids: tuple[str, ...], *, as_json: bool, watch: bool) -> None:
     """Show how far tasks are that report it: all of them, or those with the given ids."""
-    with plain_errors():
-        app = ctx.obj.app
-        connect.check_key_values(app, "This command", elsewhere=True)
+    with app_with_state(ctx) as app:
         while True:
             found = _look(app, task_ids)
             _show(found, as_json=as_json, watching=watch)
@@ -77,9 +74,8 @@ def _row(each: Progress) -> tuple[object, ...]:
 @click.pass_context
 def cancel(ctx: click.Context, task_ids: tuple[str, ...], *, grace: float, as_json: bool) -> None:
     """Cancel tasks: those that wait are not started, those that run are brought to an end.  It holds for a week."""
-    with plain_errors():
-        connect.check_key_values(ctx.obj.app, "This command", elsewhere=True)
-        ctx.obj.app.control.cancel(task_ids, grace)
+    with app_with_state(ctx) as app:
+        app.control.cancel(task_ids, grace)
     if as_json:
         echo_json({"cancelled": list(task_ids), "grace": grace})
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import click
 
@@ -38,6 +39,14 @@ def letters_of(ctx: click.Context) -> Iterator[DeadLetters]:
     """The dead letters of the command's app."""
     with broker_of(ctx) as broker:
         yield DeadLetters(ctx.obj.app, broker)
+
+
+@contextmanager
+def app_with_state(ctx: click.Context) -> Iterator[Any]:
+    """The command's app, whose store for what workers share can be reached from another process.  Errors as in :func:`broker_of`."""
+    with plain_errors():
+        connect.check_key_values(ctx.obj.app, "This command", elsewhere=True)
+        yield ctx.obj.app
 
 
 @contextmanager

@@ -170,5 +170,6 @@ def check_servers_bounds(app: Any, queues: Iterable[str], terms: Terms) -> None:
 
 def silent_queues(app: Any) -> list[str]:
     """Bounded queues whose oldest messages the server would drop without a word."""
-    found = ((queue, _bound(queue, terms_of(app.conf, None))) for queue in app.amqp.queues.values())
+    terms = terms_of(app.conf, None)
+    found = ((queue, _bound(queue, terms)) for queue in app.amqp.queues.values())
     return sorted(queue.name for queue, bound in found if bound is not None and overflow_of(app, queue) is None)

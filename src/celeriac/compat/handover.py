@@ -152,7 +152,7 @@ def _queue_of(app: Any, name: str, task: Any) -> str | None:
         options = app.amqp.router.route({}, name, (), {}, task)
     except Exception:  # a router of the app's own may want to see arguments
         options = {}
-    queue = options.get("queue") or task.queue if hasattr(task, "queue") else options.get("queue")
+    queue = options.get("queue") or getattr(task, "queue", None)
     address, _ = resolve(app, queue, options.get("exchange"), options.get("routing_key"), None)
     return address.queue or app.conf.task_default_queue
 

@@ -13,6 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from celeriac.compat.collected import collected, collected_part
+from celeriac.compat.kombu_waits import ANSWER_SECONDS
 from celeriac.compat.unsettled import store_before_errbacks, unsettled
 
 
@@ -24,10 +25,6 @@ def results_of(scheme: str) -> Any:
 MESSAGES_AT_ONCE = 1000
 """So many at most before the waiter looks up again."""
 
-
-ANSWER_SECONDS = 10.0
-"""How long a server may take to answer, unless ``redis_socket_timeout`` says otherwise.  Celery's default, two minutes, and as
-often again as it tries, makes ``get(timeout=3)`` hang for as long as a network is cut in two."""
 
 RETRY_SECONDS = 20.0
 """How long a lost connection is tried to be made again: about as long as Celery's 20 attempts take where each fails at once."""
@@ -90,7 +87,8 @@ class RedisResults(RedisBackend):
         # Celery cuts the "redis+" of a socket's URL off before it makes the class.
         super().__init__(*args, url=url.removeprefix("redis+") if url else url, **kwargs)
         if self.app.conf.redis_socket_timeout == DEFAULTS["redis_socket_timeout"]:
-            # Where there was no answer in time there would be none the next time; a connection that was lost is another matter.
+            # Celery's two minutes, for each try, would make get(timeout=3) hang for as long as a network is cut in two.  Where there
+            # was no answer in time there would be none the next time; a connection that was lost is another matter.
             retry = Retry(ConstantBackoff(0.1), 3, supported_errors=(RedisConnectionError,))
             self.connparams.update(socket_timeout=ANSWER_SECONDS, retry=retry)
             if "path" not in self.connparams and not self.connparams.get("socket_connect_timeout"):

@@ -150,16 +150,17 @@ class Consumer:
     def _limit(self) -> int:
         if self._stopping.is_set():
             return 0
-        limit = max(self._budget.limit(len(self.inbox), self._pool.room()), self._passing)
-        most = self._settings.max_tasks_per_child
-        return limit if most is None else max(0, min(limit, most - self.runs - len(self.inbox)))
+        return max(0, self._within_life(max(self._budget.limit(len(self.inbox), self._pool.room()), self._passing)))
 
     def listen(self, *, quiet: bool) -> Listening:
         """There is nothing to do, and the store pushes messages: have them pushed (see :meth:`Broker.listen`)."""
-        room = self._pool.room() - len(self.inbox)
-        most = self._settings.max_tasks_per_child
-        room = room if most is None else min(room, most - self.runs - len(self.inbox))
+        room = self._within_life(self._pool.room() - len(self.inbox))
         return self._broker.listen(self.owner, self._queues, max(1, room), quiet=quiet)
+
+    def _within_life(self, count: int) -> int:
+        """So many messages, or as many as this process may still run."""
+        most = self._settings.max_tasks_per_child
+        return count if most is None else min(count, most - self.runs - len(self.inbox))
 
     def _measure(self) -> None:
         seconds, runs = self._ran_seconds, self._ran
@@ -245,8 +246,7 @@ class Consumer:
         room = self._pool.room()
         if self._settings.slot_concurrency == 1 and self._settings.prefetch:
             room = max(room, min(self._budget.within(START_SECONDS), self._settings.batch_limit))
-        most = self._settings.max_tasks_per_child
-        return room if most is None else min(room, most - self.runs - len(self.inbox))
+        return self._within_life(room)
 
     def next_look(self) -> float:
         """Seconds until the lanes are to be looked at."""

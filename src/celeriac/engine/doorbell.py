@@ -13,7 +13,7 @@ class Doorbell:
     name = "doorbell"
 
     def __init__(self, broker: Broker, roster: Roster, queues: Subscription, wait: float) -> None:
-        """``wait``: seconds of one wait (:attr:`celeriac.settings.EngineSettings.doorbell_seconds`)."""
+        """``wait``: seconds of one wait (:attr:`celeriac.settings.EngineSettings.wait_seconds`)."""
         self._wait = wait
         self._broker = broker
         self._roster = roster

@@ -105,8 +105,10 @@ class Roster:
     def wait_for_idle(self, timeout: float) -> bool:
         """Block until a slot is idle."""
         with self.changed:
-            self.changed.wait_for(lambda: self._closed or any(slot.idle for slot in self._slots.values()), timeout)
-            return not self._closed and any(slot.idle for slot in self._slots.values())
+            found = self.changed.wait_for(
+                lambda: self._closed or any(slot.idle for slot in self._slots.values()), timeout
+            )
+            return found and not self._closed
 
     def close(self) -> None:
         """There will be no more slots: whoever waits for an idle one need not."""

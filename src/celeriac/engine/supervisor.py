@@ -122,7 +122,7 @@ class Supervisor:
             TimeLimits(self.roster, settings.pool),
         ]
         if not broker.pushes:
-            duties.append(Doorbell(self.node.make_broker(), self.roster, self.queues, settings.doorbell_seconds))
+            duties.append(Doorbell(self.node.make_broker(), self.roster, self.queues, settings.wait_seconds))
         if settings.autoscale:
             duties.append(Autoscaler(broker, self.roster, self.queues, settings, self.scale))
         if backend is not None:

@@ -30,9 +30,6 @@ from celeriac.outcome import Outcome, Settlement
 FENCE_SECONDS = 1.0
 """How long a proof that the owner was not condemned is good for.  Others condemn only who was silent for much longer."""
 
-MOST_HELD = 200
-"""How many messages that others hold are looked past in one lease."""
-
 QUICK_POLL, SLOW_POLL = 0.001, 0.01
 """Seconds between two looks of :meth:`RabbitBroker.wait`, soon after there was something and later.  Owners that subscribe do not
 need it."""

@@ -37,7 +37,6 @@ _LONG = struct.Struct(">I")
 _SIGNED = struct.Struct(">ci")
 _LONGLONG = struct.Struct(">Q")
 _FLAGS = struct.Struct(">H")
-_HEADERS_BIT = 1 << 13
 _FIXED: dict[int, tuple[struct.Struct, Callable[[Any], Any]]] = {
     ord("t"): (struct.Struct(">B"), bool),
     ord("b"): (struct.Struct(">b"), int),

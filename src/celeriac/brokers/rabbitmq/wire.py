@@ -64,12 +64,15 @@ class Parcel(NamedTuple):
 
 def pack(exchange: bytes, key: bytes, properties: bytes, body: bytes, *, redelivered: bool = False) -> bytes:
     """A parcel."""
-    return b"".join(
-        (
-            bytes((MAGIC, redelivered, len(exchange))), exchange, bytes((len(key),)), key,
-            _LONG.pack(len(properties)), properties, body,
-        )
-    )  # fmt: skip
+    return _packed(redelivered, _route(exchange, key), properties, body)
+
+
+def _route(exchange: bytes, key: bytes) -> bytes:
+    return b"".join((bytes((len(exchange),)), exchange, bytes((len(key),)), key))
+
+
+def _packed(redelivered: int, route: bytes, properties: bytes, body: bytes) -> bytes:
+    return b"".join((bytes((MAGIC, redelivered)), route, _LONG.pack(len(properties)), properties, body))
 
 
 def is_parcel(raw: bytes) -> bool:
@@ -227,8 +230,8 @@ def parcel(redelivered: int, route: bytes, queue: bytes, properties: bytes, body
     if properties.endswith(PLAIN_MARK):
         return body
     if route.startswith(FROM_DELAY):
-        route = b"\x00" + bytes((len(queue),)) + queue
-    return b"".join((bytes((MAGIC, redelivered)), route, _LONG.pack(len(properties)), properties, body))
+        route = _route(b"", queue)
+    return _packed(redelivered, route, properties, body)
 
 
 NOT_AMQP = "What the server sends is not AMQP 0-9-1; is it the port of another protocol?"

@@ -11,7 +11,7 @@ from celery.worker import state as worker_state
 from celeriac.compat import connect
 from celeriac.compat.control.cancelling import Canceller, any_cancellations
 from celeriac.compat.control.facade import Consumer, State
-from celeriac.compat.control.listener import WAIT_SECONDS, RemoteControl
+from celeriac.compat.control.listener import RemoteControl
 from celeriac.compat.control.orders import Orders, set_rate_limits
 from celeriac.compat.events import TaskEvents, WorkerEvents
 from celeriac.compat.long_work.orders import CancelLog
@@ -24,9 +24,6 @@ logger = logging.getLogger("celery.worker")
 
 RATE_LIMITS_KEY = "celeriac_rate_limits"
 """In the state file, beside Celery's own keys."""
-
-EMBEDDED_WAIT = 0.2
-"""Seconds of one wait for a command in the process of tests, which start and stop many workers."""
 
 HEARTBEAT_SECONDS = 2.0
 """Celery's."""
@@ -100,7 +97,7 @@ class RemoteServices:
         self._heart.start()
         if worker.app.conf.worker_enable_remote_control:
             state = State(worker.app, worker.hostname, self.consumer, self.orders, self._heart.beat)
-            self._control = RemoteControl(state, EMBEDDED_WAIT if worker.options.engine.embedded else WAIT_SECONDS)
+            self._control = RemoteControl(state, worker.options.engine.wait_seconds)
             self._control.start()
 
     def _can_broadcast(self) -> bool:
