@@ -12,7 +12,7 @@ from celery import chord, group
 import celeriac
 from celeriac.compat import connect
 from tests.helpers import wait_until
-from tests.workers import Stage
+from tests.workers import Stage, close_results
 
 APP = "tests.apps.fleet"
 KINDS = {"celery": "celery", "celeriac": "celeriac.cli.main"}
@@ -126,8 +126,7 @@ def sender(request, redis_url):
     yield app
     app.backend._pending_results.concrete.clear()  # noqa: SLF001  # nothing public does it
     gc.collect()  # handles of results want their server when they go
-    app.backend.result_consumer.stop()
-    app.backend.client.close()
+    close_results(app)
     if request.param == "celeriac":
         connect.producer(app).close()
     app.close()

@@ -26,8 +26,6 @@ def stage(request, shared_redis, tmp_path_factory):
             assert stage.node.stop() == 0  # and after all that it still stops warmly
         stage.client.backend._pending_results.concrete.clear()  # noqa: SLF001  # nothing public does it
         gc.collect()  # handles of results want their server when they go
-        stage.client.backend.result_consumer.stop()
-        stage.client.backend.client.close()
 
 
 @pytest.fixture(autouse=True)

@@ -204,7 +204,7 @@ def leader_of(stage, nodes):
 
 @pytest.mark.parametrize("stage", ["rabbitmq"], indirect=True)
 def test_a_tick_that_a_killed_scheduler_may_have_sent_is_sent_again_and_runs_once(stage, monkeypatch):
-    monkeypatch.setattr(sending, "SENDING_SECONDS", 0.2)
+    monkeypatch.setattr(sending, "SENDING_SECONDS", 2.0)
     cut_short, other = StoreScheduler(stage.client), StoreScheduler(stage.client)
     state, now = EntryState(last=1000.0), 1000.0 + PERIOD
     entry = other.schedule["tick"]

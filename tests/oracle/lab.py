@@ -26,6 +26,7 @@ from tests.oracle.notebook import NOTES_URL, STORE_URL
 from tests.oracle.programs import Program
 from tests.oracle.transcript import Transcript, transcribe
 from tests.servers import RedisServer
+from tests.workers import close_results
 
 STOCK, OURS = "celery", "celeriac"
 SENDERS = {STOCK: celery.Celery, OURS: celeriac.Celery}
@@ -174,9 +175,7 @@ def _attempt(program: Program, tasks: Tasks, tag: str) -> Any:
 
 def _close(app: Any) -> None:
     """Close what an app has open in this thread."""
-    backend = app.backend
-    backend.result_consumer.stop()
-    backend.client.close()
+    close_results(app)
     connect.producer(app).close()
     app.close()
 
