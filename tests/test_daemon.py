@@ -74,8 +74,8 @@ def test_a_detached_worker_is_a_daemon_in_full(stage, tmp_path):
         assert Path(f"/proc/{pid}/cwd").resolve() == elsewhere
         assert status(pid, "Umask") == ["0027"]
         assert {str(Path(f"/proc/{pid}/fd/{number}").readlink()) for number in range(3)} == {"/dev/null"}
-        assert "d@test ready." in (tmp_path / "d.log").read_text()
-        assert f"Task {APP}.note" in (tmp_path / "d-1.log").read_text()
+        wait_until(lambda: "d@test ready." in (tmp_path / "d.log").read_text(), 10)
+        wait_until(lambda: f"Task {APP}.note" in (tmp_path / "d-1.log").read_text(), 10)
 
         os.kill(pid, signal.SIGTERM)
         wait_until(lambda: not is_alive(pid), 15)

@@ -228,8 +228,10 @@ def is_alive(pid: int) -> bool:
 def close_results(app: Any) -> None:
     """Give up the connections that Celery keeps to an app's results in Redis.  Nothing public does it, and the collector would find them
     open in the middle of some later test.
+
+    Celery makes the backend when it is first used: an app that never used one has nothing to close.
     """
-    backend = app.backend
+    backend = app._backend  # noqa: SLF001 - the public property would make one
     if hasattr(backend, "result_consumer") and hasattr(backend, "client"):
         backend._pending_results.concrete.clear()  # noqa: SLF001 - handles of results hold on to it
         backend.result_consumer.stop()
