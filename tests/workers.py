@@ -232,7 +232,7 @@ def close_results(app: Any) -> None:
     Celery makes the backend when it is first used: an app that never used one has nothing to close.
     """
     backend = app._backend  # noqa: SLF001 - the public property would make one
-    if hasattr(backend, "result_consumer") and hasattr(backend, "client"):
+    if hasattr(backend, "result_consumer") and hasattr(backend, "client"):  # not rpc://, say
         backend._pending_results.concrete.clear()  # noqa: SLF001 - handles of results hold on to it
         backend.result_consumer.stop()
         backend.client.close()
