@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import time
 from datetime import datetime, timedelta, timezone
 
@@ -345,6 +346,13 @@ def test_without_prefetch_nothing_waits_in_a_slot(tmp_path):
                 assert held.get(timeout=10) == name
                 assert [result.get(timeout=10) for result in waiting]
                 worker.stop()
+
+
+def test_a_worker_that_is_to_size_itself_says_how(tmp_path):
+    with Stage(tmp_path, app=APP) as stage, stage.worker(concurrency="auto") as worker:
+        found = re.search(r"worker_concurrency='auto' resolved to (\d+) \(pool=prefork, .*available cpus=\d+\)", worker.log())
+        assert found
+        assert len(worker.slots()) == int(found[1])
 
 
 def test_a_worker_has_a_queue_of_its_own(tmp_path):

@@ -150,6 +150,7 @@ def test_a_soft_stop_gives_running_tasks_their_time(stage):
         (running,) = start_holding(stage, "running")
         worker.signal(signal.SIGQUIT)
         wait_until(lambda: is_stopping(worker), 10)
+        assert "Initiating Soft Shutdown, terminating in 10 seconds" in worker.log()
         stage.effects.open_gate("gate")
         assert worker.wait(8) == EXIT_OK
         assert running.get(timeout=5) == "running"
@@ -169,6 +170,7 @@ def test_a_second_sigquit_does_not_wait_for_the_soft_stop(stage):
             worker.signal(signal.SIGQUIT)
 
         assert_cold_stop(stage, worker, quit_twice)
+        assert "Waiting gracefully for cold shutdown to complete..." in worker.log()
 
 
 def test_a_cold_stop_while_slots_are_only_just_starting(stage):

@@ -104,7 +104,7 @@ def test_a_task_that_ends_its_process_is_lost_like_one_that_was_killed(stage, co
         results = stage.send_many("note", [f"before-{n}" for n in range(5)])
         result = stage.client.send_task("tests.apps.survival.leave", ("k", code))
         after = stage.send_many("note", [f"after-{n}" for n in range(5)])
-        with pytest.raises(WorkerLostError):
+        with pytest.raises(WorkerLostError, match=f"Worker exited prematurely: exitcode {code}"):
             result.get(timeout=10)
         assert [each.get(timeout=10) for each in (*results, *after)]
         stage.wait_until_drained()

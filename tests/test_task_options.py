@@ -82,9 +82,12 @@ def test_late_tasks_are_acknowledged_as_their_options_say(stage):
 def test_a_task_whose_process_died_is_retried(stage):
     assert stage.send("dies", "once", 1).get(timeout=10) == 1
     assert ran(stage, "once") == 2
-    with pytest.raises(WorkerLostError):
-        stage.send("dies", "twice", 9).get(timeout=10)
+    lost = stage.send("dies", "twice", 9)
+    with pytest.raises(WorkerLostError, match=r"Worker exited prematurely: signal 9 \(SIGKILL\)"):
+        lost.get(timeout=10)
     assert ran(stage, "twice") == 2
+    log = stage.log()
+    assert [log.count(f"{APP}.dies[{lost.id}] {word}") for word in ("received", "retry:")] == [2, 1]
 
 
 def test_a_redelivered_task_that_has_succeeded_is_not_run_again(stage):

@@ -56,6 +56,8 @@ class WorkerOptions:
     beat: bool
     schedule_filename: str | None
     scheduler: str | None
+    sizing: str
+    """How the number of tasks at once was found, when it was left to the worker (``auto``); else empty."""
 
 
 def worker_options(app: Any, hostname: str, given: dict[str, Any]) -> WorkerOptions:
@@ -73,12 +75,13 @@ def worker_options(app: Any, hostname: str, given: dict[str, Any]) -> WorkerOpti
     embedded = bool(given.get("embedded"))
     pool = pool_name(given.get("pool_cls") or given.get("pool"), conf.worker_pool)
     autoscale = given.get("autoscale")
+    asked = either("concurrency", "worker_concurrency")
     engine = EngineSettings(
         node=hostname,
         queues=tuple(connect.queue_names(app)),
         pool="threads" if embedded and pool == "solo" else pool,
         embedded=embedded,
-        concurrency=concurrency_of(either("concurrency", "worker_concurrency"), pool),
+        concurrency=concurrency_of(asked, pool),
         autoscale=(autoscale[1], autoscale[0]) if autoscale else None,
         prefetch=not (
             either("prefetch_multiplier", "worker_prefetch_multiplier") == 1 or conf.get("worker_disable_prefetch")
@@ -100,6 +103,7 @@ def worker_options(app: Any, hostname: str, given: dict[str, Any]) -> WorkerOpti
         beat=bool(given.get("beat")),
         schedule_filename=given.get("schedule_filename"),
         scheduler=given.get("scheduler"),
+        sizing=sizing_of(pool) if is_auto_concurrency(asked) else "",
     )
 
 
@@ -138,6 +142,16 @@ def concurrency_of(asked: Any, pool: str) -> int:
     if isinstance(asked, int) and asked > 0:
         return asked
     return DEFAULT_CONCURRENCY.get(pool) or usable_cores()
+
+
+def sizing_of(pool: str) -> str:
+    """What ``auto`` came to, in Celery's words."""
+    prefork = pool == "processes"
+    budget, name = cpu_budget(use_cgroup_quota=prefork), CELERY_POOLS.get(pool, pool)
+    if not prefork:
+        return f"worker_concurrency='auto' only sizes the prefork pool; using available cpus={budget.count} for pool={name}."
+    quota = "no cgroup cpu quota found" if budget.quota is None else f"cgroup cpu quota={budget.quota:.2f}"
+    return f"worker_concurrency='auto' resolved to {budget.count} (pool={name}, {quota}, available cpus={budget.available})."
 
 
 def usable_cores() -> int:

@@ -25,7 +25,7 @@ from kombu.exceptions import ContentDisallowed
 from celeriac.broker import Broker
 from celeriac.compat import chords, connect, context, followups, publish_buffer
 from celeriac.compat.collect import Collector, collected_outcome, collecting
-from celeriac.compat.control.orders import Orders, any_revoked, is_revoked
+from celeriac.compat.control.orders import Orders, any_revoked, is_revoked, revoked_stamp
 from celeriac.compat.custom_request import accepted, ended, timed_out
 from celeriac.compat.envelope import decode
 from celeriac.compat.forked import end_with_body
@@ -184,13 +184,17 @@ class CeleryRunner:
         except Exception as error:
             readable = headers if isinstance(headers, dict) else None
             return self._verdicts.malformed(delivery, DeadReason.INVALID, error, readable)
+        if to_run:
+            self._announce_received(job)
+        return job
+
+    def _announce_received(self, job: TaskJob) -> None:
         if self._log_received:
             received_log.info("Task %s[%s] received", job.headers.get("shadow") or job.name, job.task_id)
         if self._bus.listening:
-            self._bus.emit(TaskReceived(job.name, delivery.queue, job.task_id))
-            if self.orders is not None and not self._is_over(headers, job.task_id):
+            self._bus.emit(TaskReceived(job.name, job.delivery.queue, job.task_id))
+            if self.orders is not None and not self._is_over(job.headers, job.task_id):
                 self.orders.events.received(job)
-        return job
 
     def _too_early(self, job: TaskJob, headers: dict[str, Any], *, to_run: bool) -> Outcome | None:
         """What becomes of a task whose ETA, or whose rate limit, does not let it run yet; ``None`` when it may."""
@@ -321,7 +325,8 @@ class CeleryRunner:
                 error = ContentDisallowed(f"{error} (add it to accept_content if the senders are trusted)")
             return self._verdicts.malformed(job.delivery, DeadReason.INVALID, error, headers)
         if expired or self._is_revoked(job.task_id, headers):
-            why = "expired" if expired else "revoked"
+            stamp = None if expired else revoked_stamp(headers)
+            why = "expired" if expired else f"revoked by header: {stamp}" if stamp else ""
             return self._verdicts.revoked(job, why, terminated=False, signum=None, expired=expired)
         if signals.task_received.receivers:
             announce(signals.task_received, self, self._app, job, (args, kwargs, embed), self._hostname)

@@ -32,9 +32,14 @@ def install_stop_signals(worker: Any) -> None:
         worker.supervisor.stop(how)
 
     def on_quit(name: str) -> None:
-        soft = worker.options.engine.soft_shutdown_seconds > 0
-        harsher = worker.supervisor.stopping is Shutdown.SOFT
-        shut_down(Shutdown.SOFT if soft and not harsher else Shutdown.COLD, name)
+        seconds = worker.options.engine.soft_shutdown_seconds
+        if worker.supervisor.stopping is Shutdown.SOFT:
+            _say("Waiting gracefully for cold shutdown to complete...")
+        elif seconds > 0 and worker.supervisor.stopping is not Shutdown.COLD:
+            _say(f"Initiating Soft Shutdown, terminating in {seconds:g} seconds")
+            shut_down(Shutdown.SOFT, name)
+            return
+        shut_down(Shutdown.COLD, name)
 
     def on_term(*_: Any) -> None:
         if os.environ.get("REMAP_SIGTERM") == "SIGQUIT":

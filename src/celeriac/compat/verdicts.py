@@ -122,7 +122,9 @@ class Verdicts:
             return self._timed_out(job, detail)
         task = job.plan.task
         if task.retry_on_worker_lost and fate in (Fate.CRASHED, Fate.SILENT):
-            return retried_after_loss(job, self.request_of(job)) or self._lost(job, fate, late=job.plan.late)
+            error = WorkerLostError(_exited(fate, detail) or f"the process that ran {job.name} died")
+            retried = retried_after_loss(job, self.request_of(job), error)
+            return retried or self._lost(job, fate, detail, late=job.plan.late)
         late = job.plan.late and task.reject_on_worker_lost is not False
         if late and fate is Fate.SHUTDOWN:
             return Outcome(job.delivery, State.INTERRUPTED, requeue=amend(job.delivery.raw))
@@ -132,12 +134,13 @@ class Verdicts:
             logger.warning("%s[%s] goes back to its queue: its process died (%d)", job.name, job.task_id, crashes)
             raw = amend(job.delivery.raw, **{CRASHES_HEADER: crashes})
             return Outcome(job.delivery, State.INTERRUPTED, requeue=raw)
-        return self._lost(job, fate, late=late)
+        return self._lost(job, fate, detail, late=late)
 
-    def _lost(self, job: TaskJob, fate: Fate, *, late: bool) -> Outcome:
+    def _lost(self, job: TaskJob, fate: Fate, detail: str, *, late: bool) -> Outcome:
         crashes = whole(job.headers.get(CRASHES_HEADER)) or 1
         reason = DeadReason.POISON if late else DeadReason.LOST
-        return self.failed(job, WorkerLostError(self._lost_text(job, fate, crashes, late=late)), reason)
+        words = (_exited(fate, detail), self._lost_text(job, fate, crashes, late=late))
+        return self.failed(job, WorkerLostError(" ".join(filter(None, words))), reason)
 
     @staticmethod
     def _lost_text(job: TaskJob, fate: Fate, crashes: int, *, late: bool) -> str:
@@ -208,7 +211,7 @@ class Verdicts:
         return self.revoked(job, detail or "terminated", terminated=True, signum=_number_of(detail), expired=False)
 
     def revoked(self, job: TaskJob, why: str, *, terminated: bool, signum: int | None, expired: bool) -> Outcome:
-        """A task that is not to run, or not any more."""
+        """A task that is not to run, or not any more; ``why`` is for the log, where Celery's words come before it."""
         request = self.request_of(job)
         embed = {name: request.get(name) for name in ("callbacks", "errbacks", "chain", "chord")}
         body = (request.args, request.kwargs, embed)
@@ -220,7 +223,7 @@ class Verdicts:
             signals.task_revoked, job.plan.task, self._app, job, body, self._hostname,
             terminated=terminated, signum=signum, expired=expired,
         )  # fmt: skip
-        logger.info("Discarding %s task: %s[%s]", why, job.name, job.task_id)
+        logger.info("Discarding revoked task: %s[%s]%s", job.name, job.task_id, f" ({why})" if why else "")
         return collected_outcome(Outcome(job.delivery, State.EXPIRED if expired else State.REVOKED), collector)
 
     def request_of(self, job: TaskJob) -> Request:
@@ -320,3 +323,8 @@ def _number_of(name: str) -> int | None:
 def format_error(error: BaseException) -> str:
     """A traceback, as text."""
     return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+
+
+def _exited(fate: Fate, detail: str) -> str:
+    """How a process ended, in the words of Celery's pool; empty when nobody saw it end."""
+    return f"Worker exited prematurely: {detail}." if fate is Fate.CRASHED and detail else ""

@@ -197,6 +197,8 @@ class Worker:
         app = self.app
         if not self.quiet:
             print(safe_str(banner(self)), file=sys.__stdout__, flush=True)
+        if self.options.sizing:
+            logger.info("%s", self.options.sizing)
         set_mp_process_title("celeriac", info=f"-active- ({strargv(sys.argv)})", hostname=self.hostname)
         if not self._custom_logging and app.conf.worker_redirect_stdouts:
             app.log.redirect_stdouts(app.conf.worker_redirect_stdouts_level)

@@ -14,13 +14,12 @@ from celeriac.outcome import Outcome, State
 logger = logging.getLogger("celery.worker.request")
 
 
-def retried_after_loss(job: TaskJob, request: Request) -> Outcome | None:
-    """The retry; ``None`` when there is none left, or it cannot be made."""
+def retried_after_loss(job: TaskJob, request: Request, error: WorkerLostError) -> Outcome | None:
+    """The retry, with what is to be its reason; ``None`` when there is none left, or it cannot be made."""
     task = job.plan.task
     retries = request.retries or 0
     if task.max_retries is not None and retries >= task.max_retries:
         return None
-    error = WorkerLostError(f"the process that ran {job.name} died")
     try:
         with collecting(Collector()) as collector:
             task.signature_from_request(request, countdown=task.default_retry_delay, retries=retries + 1).apply_async()
@@ -29,5 +28,5 @@ def retried_after_loss(job: TaskJob, request: Request) -> Outcome | None:
     except Exception:
         logger.exception("Failed to retry %s[%s] after its process died", job.name, job.task_id)
         return None
-    logger.warning("%s[%s] is sent again: its process died (retry %d)", job.name, job.task_id, retries + 1)
+    logger.warning("Task %s[%s] retry: %s (retry %d)", job.name, job.task_id, error, retries + 1)
     return collected_outcome(Outcome(job.delivery, State.RETRYING), collector)

@@ -232,8 +232,8 @@ class Supervisor:
         slot.close()
 
     def _died(self, slot: SlotHandle, event: Exited, reason: str) -> None:
+        how = _how(event.status)
         if not slot.fates:
-            how = f"signal {-event.status}" if event.status < 0 else f"exit code {event.status}"
             logger.error("Slot %d (pid %d) died unexpectedly: %s", slot.number, event.pid, how)
         else:
             logger.debug("Slot %d (pid %d) ended: %s", slot.number, event.pid, reason)
@@ -241,6 +241,7 @@ class Supervisor:
             self._early_deaths += 1
             pause = min(LONGEST_RESPAWN_PAUSE, RESPAWN_PAUSE * 2**self._early_deaths)
             self._respawn_at = time.monotonic() + pause
+        slot.fates.setdefault(0, (Fate.CRASHED, how))
         self._rescue.add(slot)
 
     def _on_packet(self, slot: SlotHandle) -> bool:
@@ -404,3 +405,11 @@ class Supervisor:
         self._selector.unregister(slot.control)
         self.roster.remove(slot.number)
         self._rescue.add(slot)
+
+
+def _how(status: int) -> str:
+    """How a process ended, from its exit status: ``signal 9 (SIGKILL)`` or ``exitcode 1``."""
+    if status >= 0:
+        return f"exitcode {status}"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"signal {-status} ({names.get(-status, 'unknown')})"

@@ -155,15 +155,19 @@ def any_revoked() -> bool:
 
 def is_revoked(task_id: str, headers: dict[str, Any]) -> bool:
     """Whether a task is revoked, by its id or by one of its stamps."""
-    if task_id in worker_state.revoked:
-        return True
+    return task_id in worker_state.revoked or revoked_stamp(headers) is not None
+
+
+def revoked_stamp(headers: dict[str, Any]) -> dict[str, Any] | None:
+    """The stamp by which a task is revoked, as Celery names it in its log."""
     stamps = headers.get("stamps")
     if not worker_state.revoked_stamps or not isinstance(stamps, dict):
-        return False
-    return any(overlap(stamps.get(name), values) for name, values in worker_state.revoked_stamps.items())
+        return None
+    found = ((name, overlap(stamps.get(name), values)) for name, values in worker_state.revoked_stamps.items())
+    return next(({name: values[0]} for name, values in found if values), None)
 
 
-def overlap(stamp: Any, revoked: list[Any]) -> bool:
-    """Whether a task's stamp (a value or several) is among the revoked ones."""
+def overlap(stamp: Any, revoked: list[Any]) -> list[Any]:
+    """Which values of a task's stamp (one or several) are among the revoked ones."""
     values = stamp if isinstance(stamp, (list, tuple, set)) else [stamp]
-    return any(value in revoked for value in values if value is not None)
+    return [value for value in values if value is not None and value in revoked]
