@@ -141,12 +141,22 @@ def test_what_runs_is_listed_as_celery_lists_it(stage):
 
 
 def test_what_is_not_due_yet_is_listed_as_scheduled(stage):
+    assert_lists_what_is_not_due(stage)
+
+
+def test_what_is_not_due_yet_is_listed_as_scheduled_on_rabbitmq(rabbitmq_url, redis_url, tmp_path):
+    with Stage(tmp_path, rabbitmq_url, redis_url, app=APP) as stage:
+        assert_lists_what_is_not_due(stage)
+
+
+def assert_lists_what_is_not_due(stage):
     with stage.worker():
         result = stage.send("note", "later", countdown=600, priority=3)
 
         (entry,) = ask_when_it_listens(stage.client, "scheduled")
         assert entry["request"]["id"] == result.id
         assert entry["request"]["args"] == ["later"]
+        assert entry["request"]["delivery_info"]["routing_key"] == "celery"
         assert entry["priority"] == 3
         assert ask(stage.client, "query_task", ids=[result.id])[result.id][0] == "scheduled"
 

@@ -12,10 +12,11 @@ from celeriac.brokers.rabbitmq import properties, wire
 from celeriac.brokers.rabbitmq.broker import RabbitBroker
 from celeriac.brokers.rabbitmq.closed import ChannelClosed
 from celeriac.brokers.rabbitmq.connection import Connection
+from celeriac.brokers.rabbitmq.delays import LEVELS, delay_route, ticks_until
 from celeriac.brokers.rabbitmq.methods import declare_queue, delete_queue
 from celeriac.brokers.rabbitmq.options import Address
 from celeriac.brokers.rabbitmq.owners import Owners
-from celeriac.brokers.rabbitmq.topology import LEVELS, Binding, QueueSpec, delay_route, plain_queue, ticks_until
+from celeriac.brokers.rabbitmq.topology import Binding, QueueSpec, plain_queue
 from celeriac.compat.connect_rabbitmq import rabbit_options
 from celeriac.errors import ConfigurationError, OwnerLost, QueueFull, StoreFull, StoreUnavailable, Unroutable
 from celeriac.message import Message
@@ -150,6 +151,24 @@ def test_delayed_messages_come_by_themselves_and_never_early(broker):
     assert seen == sorted(dues)
     assert broker.depth([QUEUE])[0].scheduled == 0
     assert broker.promote([QUEUE]) == (0, None)
+
+
+def test_what_is_delayed_can_be_looked_at_and_stays_where_it_is(broker):
+    owner = owner_of(broker)
+    assert broker.first_scheduled(QUEUE, 10) == []
+    due = time.time() + 1.5
+    broker.publish([Message("elsewhere", b"not this", 0, due), *(Message(QUEUE, b"m%d" % n, n, due) for n in (0, 3))])
+    for _ in range(3):
+        looked = broker.first_scheduled(QUEUE, 10)
+        assert sorted(raw for _, _, raw in looked) == [b"m0", b"m3"]
+        assert all(earliest <= due + 0.05 for earliest, _, _ in looked)
+        time.sleep(0.2)
+    assert broker.lease(owner, [QUEUE], 10) == []
+    found = []
+    wait_until(lambda: found.extend(broker.lease(owner, [QUEUE], 10)) or len(found) == 2)
+    assert time.time() >= due - 0.01
+    assert {delivery.raw for delivery in found} == {b"m0", b"m3"}
+    assert broker.first_scheduled(QUEUE, 10) == []
 
 
 def test_a_delay_is_rounded_up_to_ticks_and_has_a_longest():

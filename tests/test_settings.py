@@ -350,7 +350,9 @@ def test_without_prefetch_nothing_waits_in_a_slot(tmp_path):
 
 def test_a_worker_that_is_to_size_itself_says_how(tmp_path):
     with Stage(tmp_path, app=APP) as stage, stage.worker(concurrency="auto") as worker:
-        found = re.search(r"worker_concurrency='auto' resolved to (\d+) \(pool=prefork, .*available cpus=\d+\)", worker.log())
+        found = re.search(
+            r"worker_concurrency='auto' resolved to (\d+) \(pool=prefork, .*available cpus=\d+\)", worker.log()
+        )
         assert found
         assert len(worker.slots()) == int(found[1])
 

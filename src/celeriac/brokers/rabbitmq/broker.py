@@ -12,16 +12,17 @@ from contextlib import suppress
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker, DeadMessage, Depth, Listening
-from celeriac.brokers.rabbitmq import wire
+from celeriac.brokers.rabbitmq import properties, wire
 from celeriac.brokers.rabbitmq.closed import ChannelClosed
 from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.dead import DeadLetters
+from celeriac.brokers.rabbitmq.delays import Delays
 from celeriac.brokers.rabbitmq.keeper import Keeper
 from celeriac.brokers.rabbitmq.methods import declare_queue, delete_queue
 from celeriac.brokers.rabbitmq.options import RabbitOptions
 from celeriac.brokers.rabbitmq.owners import Owners, beat_entry
 from celeriac.brokers.rabbitmq.publisher import Publisher, goes_back_unchanged
-from celeriac.brokers.rabbitmq.topology import Delays, Specs, Topology, plain_queue
+from celeriac.brokers.rabbitmq.topology import Specs, Topology, plain_queue
 from celeriac.brokers.rabbitmq.turns import Turns
 from celeriac.errors import StoreUnavailable
 from celeriac.message import Bound, Delivery, Message
@@ -224,6 +225,13 @@ class RabbitBroker(Broker):
     def promote(self, queues: Sequence[str], limit: int = 1000) -> tuple[int, float | None]:
         """See :meth:`Broker.promote`.  RabbitMQ moves due messages itself."""
         return 0, None
+
+    def first_scheduled(self, queue: str, limit: int) -> list[tuple[float, int, bytes]]:
+        """When it is due at the earliest (seconds since the epoch), priority and envelope of what waits for a queue."""
+        return [
+            (due, properties.decode(wire.content(raw)[0]).get("priority") or 0, raw)
+            for due, raw in self._delays.first(queue, limit)
+        ]
 
     # -- looking ---------------------------------------------------------------------------------------------------
 

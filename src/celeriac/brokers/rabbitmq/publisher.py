@@ -7,8 +7,9 @@ from collections.abc import Iterable, Sequence
 from celeriac.brokers.rabbitmq import wire
 from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.dead import DeadLetters, letter_entry
+from celeriac.brokers.rabbitmq.delays import Delays, delay_route, ticks_until
 from celeriac.brokers.rabbitmq.methods import purge_queue
-from celeriac.brokers.rabbitmq.topology import Delays, Topology, delay_route, ticks_until
+from celeriac.brokers.rabbitmq.topology import Topology
 from celeriac.brokers.rabbitmq.wire import Entry
 from celeriac.errors import QueueFull, StoreFull, Unroutable
 from celeriac.message import Message

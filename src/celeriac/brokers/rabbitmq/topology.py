@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +10,7 @@ from pamqp.base import Frame
 
 from celeriac.brokers.rabbitmq.closed import ChannelClosed
 from celeriac.brokers.rabbitmq.connection import Connection
-from celeriac.brokers.rabbitmq.methods import bind_exchange, bind_queue, declare_exchange, declare_queue
+from celeriac.brokers.rabbitmq.methods import bind_queue, declare_exchange, declare_queue
 from celeriac.errors import AccessDenied, ConfigurationError
 
 
@@ -125,99 +124,3 @@ class Topology:
                     "queues with no_declare=True in task_queues"
                 ) from error
             raise
-
-
-# -- delays -----------------------------------------------------------------------------------------------------------
-
-LEVELS = 32
-TICK = 0.01
-"""Seconds.  A delay is a number of ticks, and each of its binary digits that is 1 is a stay in the queue of that digit:
-32 of them are 1.4 years."""
-
-DUE = "celeriac.due"
-"""The exchange that delayed messages come out of."""
-
-
-def level_name(level: int) -> str:
-    """Exchange and queue in which a message stays ``TICK * 2**level`` seconds."""
-    return f"celeriac.delay.{level}"
-
-
-def ticks_until(due: float, now: float | None = None) -> int:
-    """Whole ticks until a moment (seconds since the epoch), rounded up; 0 when it is past."""
-    left = due - (time.time() if now is None else now)
-    ticks: int = min(max(0, -int(-left // TICK)), (1 << LEVELS) - 1)
-    return ticks
-
-
-def delay_word(queue: str) -> str:
-    """A queue's name as one word of a routing key."""
-    plain = queue.isascii() and queue.replace("-", "").replace("_", "").isalnum()
-    return queue if plain else "=" + queue.encode().hex()
-
-
-def delay_route(queue: str, ticks: int) -> tuple[str, str]:
-    """Exchange and routing key for a message that is due in so many ticks (at least one)."""
-    key = ".".join(f"{ticks:0{LEVELS}b}") + "." + delay_word(queue)
-    if len(key) > 255:
-        raise ConfigurationError(f"The name of the queue {queue!r} is too long for delayed messages")
-    return level_name(ticks.bit_length() - 1), key
-
-
-def delay_methods() -> list[Frame]:
-    """Declarations of all levels."""
-    methods: list[Frame] = [declare_exchange(DUE, "topic")]
-    for level in range(LEVELS):
-        name = level_name(level)
-        following = level_name(level - 1) if level else DUE
-        skipped = "*." * (LEVELS - 1 - level)
-        arguments = {
-            "x-message-ttl": round(TICK * 1000) << level,
-            "x-dead-letter-exchange": following,
-        }
-        methods += [
-            declare_exchange(name, "topic"),
-            declare_queue(name, arguments),
-            bind_queue(name, name, f"{skipped}1.#"),
-            bind_exchange(following, name, f"{skipped}0.#"),
-        ]
-    return methods
-
-
-class Delays:
-    """Delayed delivery by the broker itself: a message moves from level to level until its time has come."""
-
-    def __init__(self, topology: Topology, connection: Connection) -> None:
-        self._topology = topology
-        self._connection = connection
-        self._bound: set[str] = set()
-        self._since = -1.0
-
-    def need(self, queue: str) -> None:
-        """See to it that delayed messages find their way into this queue."""
-        if self._since != self._connection.connected_at:
-            self._bound.clear()
-        if queue in self._bound:
-            return
-        if not self._topology.is_ours(queue):
-            self._topology.need(queue)
-            self._bound.add(queue)
-            self._since = self._connection.connected_at
-            return
-        methods = [] if self._bound else delay_methods()
-        bind = bind_queue(queue, DUE, "*." * LEVELS + delay_word(queue))
-        self._topology.need(queue)
-        self._topology.call("celeriac.delay", *methods, bind)
-        self._since = self._connection.connected_at
-        self._bound.add(queue)
-
-    def count(self) -> int:
-        """Delayed messages, of all queues."""
-        try:
-            answers = self._connection.call(
-                *(declare_queue(level_name(level), passive=True) for level in range(LEVELS))
-            )
-        except ChannelClosed:  # nothing was ever delayed
-            return 0
-        total: int = sum(answer.message_count for answer in answers)
-        return total

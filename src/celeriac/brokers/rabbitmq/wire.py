@@ -212,6 +212,8 @@ class Gotten(NamedTuple):
     redelivered: bool
     left: int
     """Messages that were still in the queue."""
+    route: bytes
+    """Exchange and routing key as they stand there."""
     raw: bytes
 
 
@@ -222,7 +224,13 @@ def gotten(payload: bytes, queue: bytes, properties: bytes, body: bytes) -> Gott
     at += 1 + payload[at]
     at += 1 + payload[at]
     (left,) = _LONG.unpack_from(payload, at)
-    return Gotten(tag, bool(redelivered), left, parcel(redelivered, payload[13:at], queue, properties, body))
+    route = payload[13:at]
+    return Gotten(tag, bool(redelivered), left, route, parcel(redelivered, route, queue, properties, body))
+
+
+def routing_key(route: bytes) -> str:
+    """The second of the two short strings of a route."""
+    return route[route[0] + 2 :].decode()
 
 
 def parcel(redelivered: int, route: bytes, queue: bytes, properties: bytes, body: bytes) -> bytes:
