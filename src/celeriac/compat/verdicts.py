@@ -131,7 +131,8 @@ class Verdicts:
         crashes = whole(job.headers.get(CRASHES_HEADER)) + 1
         job.headers[CRASHES_HEADER] = crashes
         if late and crashes <= self._max_crashes:
-            logger.warning("%s[%s] goes back to its queue: its process died (%d)", job.name, job.task_id, crashes)
+            words = _exited(fate, detail) or "Its process died."
+            logger.warning("%s[%s] goes back to its queue (crash %d): %s", job.name, job.task_id, crashes, words)
             raw = amend(job.delivery.raw, **{CRASHES_HEADER: crashes})
             return Outcome(job.delivery, State.INTERRUPTED, requeue=raw)
         return self._lost(job, fate, detail, late=late)
