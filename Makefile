@@ -6,7 +6,7 @@ ARGS ?=
 TEST_PROCESSES ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-exotic test-versions check format bench
+.PHONY: help install demo test test-slow test-exotic test-versions test-celerys-own check format bench
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1	\2/p' Makefile | expand -t 24
@@ -32,6 +32,9 @@ test-exotic: $(INSTALLED) ## Run the tests on a real Kafka and Cassandra (takes 
 test-versions: $(INSTALLED) ## Run the stores' tests on other versions: PostgreSQL (java, mvn), RabbitMQ 4, Redis 8, Valkey (root)
 	@scripts/test-versions.sh $(ARGS)
 	@scripts/test-newer.sh $(ARGS)
+
+test-celerys-own: $(INSTALLED) ## Run Celery's own integration and smoke tests on our worker (WORKER=stock: on Celery's)
+	@scripts/test-celerys-own.sh $(ARGS)
 
 check: $(INSTALLED) ## Lint, formatting, strict types, import rules
 	$(BIN)/python -m ruff check .

@@ -1,0 +1,89 @@
+"""Pytest plugin for Celery's own suites: a worker for its integration tests, containers for its smoke tests, and what may fail."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import celery.contrib.pytest
+import pytest
+
+from tests.celerys_own import containers
+from tests.celerys_own.processes import PROGRAM, Worker
+from tests.servers import RedisServer
+
+APP = """
+from celery import Celery
+app = Celery("integration", include=["t.integration.tasks"])
+app.conf.update({conf!r})
+app.set_current()
+app.set_default()
+from t.integration.tasks import ClassBasedAutoRetryTask
+app.register_task(ClassBasedAutoRetryTask())
+"""
+
+SETTINGS = ("broker_url", "result_backend", "result_extended", "task_create_missing_queues")
+
+containers.install()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
+    """Have a Redis for the integration tests, unless ``TEST_BROKER`` and ``TEST_BACKEND`` name other stores."""
+    if "TEST_BROKER" in os.environ or not any("integration" in argument for argument in args):
+        return
+    server = RedisServer().start()
+    early_config.add_cleanup(server.close)
+    os.environ.update(
+        TEST_BROKER=server.url, TEST_BACKEND=server.url, REDIS_HOST="127.0.0.1", REDIS_PORT=str(server.port)
+    )
+
+
+@pytest.fixture(scope="session")
+def celery_session_worker(
+    celery_session_app: Any, celery_includes: Any, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Worker]:
+    """A worker in a process of its own, in place of one in the tests' process."""
+    app = celery_session_app
+    for module in celery_includes:
+        app.loader.import_task_module(module)
+    app.register_task(sys.modules["t.integration.tasks"].ClassBasedAutoRetryTask())
+    directory = tmp_path_factory.mktemp("integration")
+    (directory / "app.py").write_text(APP.format(conf={name: app.conf[name] for name in SETTINGS}))
+    log = Path(os.environ.get("WORKER_LOG", directory / "log"))
+    worker = Worker(
+        directory,
+        log,
+        {"C_FORCE_ROOT": "1"},
+        ["celery", "-A", "app", "worker", "-l", "INFO", "-c", "4", "-P", "prefork"],
+    )
+    worker.start("integration")
+    yield worker
+    worker.end()
+
+
+celery.contrib.pytest.celery_session_worker = celery_session_worker
+"""Where the suite's ``conftest.py`` takes it from."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is expected to fail on a worker of ours."""
+    if PROGRAM.name == "celery":
+        return
+    expected = list(_expected())
+    for item in items:
+        for pattern, reason in expected:
+            if re.search(pattern, item.nodeid):
+                item.add_marker(pytest.mark.xfail(reason=reason, strict=False))
+                break
+
+
+def _expected() -> Iterator[tuple[str, str]]:
+    for line in Path(__file__).with_name("differences.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            pattern, reason = line.split(" | ", 1)
+            yield pattern.strip(), reason.strip()
