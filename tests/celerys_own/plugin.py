@@ -11,6 +11,7 @@ from typing import Any
 
 import celery.contrib.pytest
 import pytest
+from celery.utils.nodenames import anon_nodename
 
 from tests.celerys_own import containers
 from tests.celerys_own.processes import PROGRAM, Worker
@@ -55,12 +56,8 @@ def celery_session_worker(
     directory = tmp_path_factory.mktemp("integration")
     (directory / "app.py").write_text(APP.format(conf={name: app.conf[name] for name in SETTINGS}))
     log = Path(os.environ.get("WORKER_LOG", directory / "log"))
-    worker = Worker(
-        directory,
-        log,
-        {"C_FORCE_ROOT": "1"},
-        ["celery", "-A", "app", "worker", "-l", "INFO", "-c", "4", "-P", "prefork"],
-    )
+    words = ["celery", "-A", "app", "worker", "-l", "INFO", "-c", "1", "-P", "prefork", "-n", anon_nodename()]
+    worker = Worker(directory, log, {"C_FORCE_ROOT": "1"}, words)
     worker.start("integration")
     yield worker
     worker.end()

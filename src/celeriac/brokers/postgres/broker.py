@@ -252,12 +252,9 @@ class PostgresBroker(Broker):
         wait = self.database.value(self._call("next_due", wanted), self._announce(moved, ()) if moved else None)
         return len(moved), None if wait is None else max(0.0, wait)
 
-    def first_scheduled(self, queue: str, limit: int) -> list[tuple[float, int, bytes]]:
-        """When it is due (seconds since the epoch), priority and envelope of what comes first in a queue's schedule."""
-        return [
-            (due, priority, raw)
-            for due, priority, raw in self.database.rows(self._call("first_scheduled", queue, limit))
-        ]
+    def first_scheduled(self, queue: str, limit: int) -> list[tuple[float, bytes]]:
+        """When it is due (seconds since the epoch) and envelope of what comes first in a queue's schedule."""
+        return [(due, raw) for due, raw in self.database.rows(self._call("first_scheduled", queue, limit))]
 
     # -- looking ---------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ CROSS JOIN LATERAL (
 ) AS first
 
 -- name: first_scheduled
-SELECT extract(epoch FROM due)::float8, priority, raw FROM {schema}.scheduled WHERE queue = %s
+SELECT extract(epoch FROM due)::float8, raw FROM {schema}.scheduled WHERE queue = %s
 ORDER BY queue, due, id LIMIT %s
 
 -- name: announce

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker, DeadMessage, Depth, Listening
-from celeriac.brokers.rabbitmq import properties, wire
+from celeriac.brokers.rabbitmq import wire
 from celeriac.brokers.rabbitmq.closed import ChannelClosed
 from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.dead import DeadLetters
@@ -226,12 +226,9 @@ class RabbitBroker(Broker):
         """See :meth:`Broker.promote`.  RabbitMQ moves due messages itself."""
         return 0, None
 
-    def first_scheduled(self, queue: str, limit: int) -> list[tuple[float, int, bytes]]:
-        """When it is due at the earliest (seconds since the epoch), priority and envelope of what waits for a queue."""
-        return [
-            (due, properties.decode(wire.content(raw)[0]).get("priority") or 0, raw)
-            for due, raw in self._delays.first(queue, limit)
-        ]
+    def first_scheduled(self, queue: str, limit: int) -> list[tuple[float, bytes]]:
+        """When it is due at the earliest (seconds since the epoch) and envelope of what waits for a queue."""
+        return self._delays.first(queue, limit)
 
     # -- looking ---------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,9 @@ ANSWER_SECONDS = 0.5
 extension cannot answer meanwhile."""
 
 LONGEST_SCHEDULE = 1000
+
+TIMER_PRIORITY = 6
+"""What Celery's worker says of everything scheduled: the priority of its timer.  The message's own is in ``delivery_info``."""
 """Scheduled tasks that are listed per queue; more would not fit into a reply that anybody reads."""
 
 
@@ -68,9 +71,9 @@ def scheduled(state: State) -> list[dict[str, Any]]:
     return list(scheduled_tasks(peek(broker, queues, LONGEST_SCHEDULE), state.hostname))
 
 
-def scheduled_tasks(messages: list[tuple[float, int, bytes]], hostname: str) -> Iterator[dict[str, Any]]:
+def scheduled_tasks(messages: list[tuple[float, bytes]], hostname: str) -> Iterator[dict[str, Any]]:
     """Describe messages from a schedule; what cannot be read is left for the worker that takes it."""
-    for due, priority, raw in messages:
+    for due, raw in messages:
         try:
             envelope = decode(raw)
             headers = envelope["headers"]
@@ -79,7 +82,7 @@ def scheduled_tasks(messages: list[tuple[float, int, bytes]], hostname: str) -> 
             continue
         # The schedule keeps milliseconds.
         eta = headers.get("eta") or datetime.fromtimestamp(due, timezone.utc).isoformat()
-        yield {"eta": eta, "priority": priority, "request": task}
+        yield {"eta": eta, "priority": TIMER_PRIORITY, "request": task}
 
 
 def request_of(envelope: dict[str, Any], headers: dict[str, Any], hostname: str) -> dict[str, Any]:

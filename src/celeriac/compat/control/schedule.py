@@ -9,8 +9,8 @@ from celeriac.broker import Broker
 from celeriac.compat.control.facade import NotSupported
 
 
-def peek(broker: Broker, queues: Sequence[str], limit: int) -> list[tuple[float, int, bytes]]:
-    """Due time (seconds since the epoch), priority and envelope of each queue's first ``limit`` scheduled messages.
+def peek(broker: Broker, queues: Sequence[str], limit: int) -> list[tuple[float, bytes]]:
+    """Due time (seconds since the epoch) and envelope of each queue's first ``limit`` scheduled messages.
 
     The brokers' contract has no such method, so this goes to their stores.
 
@@ -26,21 +26,19 @@ def peek(broker: Broker, queues: Sequence[str], limit: int) -> list[tuple[float,
     raise NotSupported("inspect scheduled on this broker", "`celeriac queues` tells how many tasks are scheduled")
 
 
-def _peek_sqlite(broker: Any, queue: str, limit: int) -> list[tuple[float, int, bytes]]:
-    statement = "SELECT due, priority, raw FROM scheduled WHERE queue = ? ORDER BY due LIMIT ?"
-    rows: list[tuple[float, int, bytes]] = broker.file.read(lambda c: c.execute(statement, (queue, limit)).fetchall())
+def _peek_sqlite(broker: Any, queue: str, limit: int) -> list[tuple[float, bytes]]:
+    statement = "SELECT due, raw FROM scheduled WHERE queue = ? ORDER BY due LIMIT ?"
+    rows: list[tuple[float, bytes]] = broker.file.read(lambda c: c.execute(statement, (queue, limit)).fetchall())
     return rows
 
 
-def _peek_redis(broker: Any, queue: str, limit: int) -> list[tuple[float, int, bytes]]:
+def _peek_redis(broker: Any, queue: str, limit: int) -> list[tuple[float, bytes]]:
     """A member is a serial number, the length of the list's key, that key, and the envelope (see ``publish.lua``)."""
     with broker._redis.call() as client:
         found = client.zrange(broker.key("schedule", queue), 0, limit - 1, withscores=True)
-    return [(score / 1000, *_split(broker, queue, member)) for member, score in found]
+    return [(score / 1000, _envelope(member)) for member, score in found]
 
 
-def _split(broker: Any, queue: str, member: bytes) -> tuple[int, bytes]:
+def _envelope(member: bytes) -> bytes:
     _, length, rest = member.split(b":", 2)
-    key, raw = rest[: int(length)].decode(), rest[int(length) :]
-    lists = broker.lists(queue)
-    return broker.options.priority_steps[lists.index(key)] if key in lists else 0, raw
+    return rest[int(length) :]
