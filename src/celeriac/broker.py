@@ -366,6 +366,12 @@ class Broker(ABC):
         queues is empty).  Several nodes may call it at once.
         """
 
+    def first_scheduled(self, queue: str, limit: int) -> list[tuple[float, bytes]] | None:
+        """When it is due (seconds since the epoch) and envelope of what comes first in a queue's schedule, soonest first; ``None``
+        from a broker that cannot be looked into.
+        """
+        return None
+
     # -- looking ---------------------------------------------------------------------------------------------------
 
     @abstractmethod

@@ -136,7 +136,7 @@ def concurrency_of(asked: Any, pool: str) -> int:
     if pool == "solo":
         return 1
     if is_auto_concurrency(asked):
-        return int(cpu_budget(use_cgroup_quota=pool == "processes").count)
+        return int(_budget(pool).count)
     if isinstance(asked, str) and asked.isdigit():
         asked = int(asked)
     if isinstance(asked, int) and asked > 0:
@@ -146,12 +146,16 @@ def concurrency_of(asked: Any, pool: str) -> int:
 
 def sizing_of(pool: str) -> str:
     """What ``auto`` came to, in Celery's words."""
-    prefork = pool == "processes"
-    budget, name = cpu_budget(use_cgroup_quota=prefork), CELERY_POOLS.get(pool, pool)
-    if not prefork:
+    budget, name = _budget(pool), CELERY_POOLS[pool]
+    if pool != "processes":
         return f"worker_concurrency='auto' only sizes the prefork pool; using available cpus={budget.count} for pool={name}."
     quota = "no cgroup cpu quota found" if budget.quota is None else f"cgroup cpu quota={budget.quota:.2f}"
     return f"worker_concurrency='auto' resolved to {budget.count} (pool={name}, {quota}, available cpus={budget.available})."
+
+
+def _budget(pool: str) -> Any:
+    """Celery's count of what ``auto`` may use: only processes are for what keeps a core busy."""
+    return cpu_budget(use_cgroup_quota=pool == "processes")
 
 
 def usable_cores() -> int:

@@ -253,7 +253,7 @@ class PostgresBroker(Broker):
         return len(moved), None if wait is None else max(0.0, wait)
 
     def first_scheduled(self, queue: str, limit: int) -> list[tuple[float, bytes]]:
-        """When it is due (seconds since the epoch) and envelope of what comes first in a queue's schedule."""
+        """See :meth:`Broker.first_scheduled`."""
         return [(due, raw) for due, raw in self.database.rows(self._call("first_scheduled", queue, limit))]
 
     # -- looking ---------------------------------------------------------------------------------------------------

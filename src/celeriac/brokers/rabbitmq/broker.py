@@ -227,7 +227,7 @@ class RabbitBroker(Broker):
         return 0, None
 
     def first_scheduled(self, queue: str, limit: int) -> list[tuple[float, bytes]]:
-        """When it is due at the earliest (seconds since the epoch) and envelope of what waits for a queue."""
+        """See :meth:`Broker.first_scheduled`.  The time is the earliest that it can be due: RabbitMQ tells no more."""
         return self._delays.first(queue, limit)
 
     # -- looking ---------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
 
 from pamqp.base import Frame
 
@@ -114,17 +113,20 @@ class Delays:
         At most ``limit`` of each level are looked at.  Looking means taking them and giving them back: each goes where it was, and
         what is due meanwhile moves on the moment it is back.
         """
-        word, found = delay_word(queue), []
-        with closing(Connection(self._connection.options, "looks at delayed messages")) as connection:
-            try:
-                for level, count in enumerate(self._counts(connection)):
-                    name = level_name(level).encode()
-                    for got in connection.get(name, min(count, limit)):
-                        *digits, last = wire.routing_key(got.route).split(".")
-                        if last == word:
-                            left = int("".join(digits[LEVELS - level :]) or "0", 2)
-                            raw = wire.parcel(0, wire.FROM_DELAY, queue.encode(), *wire.content(got.raw))
-                            found.append((time.time() + left * TICK, raw))
-            finally:
-                connection.abandon()  # with which the server puts all of them back
+        connection = Connection(self._connection.options, "looks at delayed messages")
+        try:
+            taken = [
+                (level, got)
+                for level, count in enumerate(self._counts(connection))
+                for got in connection.get(level_name(level).encode(), min(count, limit))
+            ]
+        finally:
+            connection.abandon()  # with which the server puts all of them back
+        word, now, found = delay_word(queue), time.time(), []
+        for level, got in taken:
+            *digits, last = wire.routing_key(got.route).split(".")
+            if last == word:
+                left = int("".join(digits[LEVELS - level :]) or "0", 2)
+                raw = wire.parcel(0, wire.FROM_DELAY, queue.encode(), *wire.content(got.raw))
+                found.append((now + left * TICK, raw))
         return sorted(found)[:limit]

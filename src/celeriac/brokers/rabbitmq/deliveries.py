@@ -88,4 +88,4 @@ def assemble(payload: bytes, properties: bytes, body: bytes, queue_of: Callable[
     tag, again = _TAG.unpack_from(payload, route_at - 9)
     route = payload[route_at:]
     queue = queue_of(consumer).encode() if route.startswith(FROM_DELAY) else b""
-    return consumer, Gotten(tag, bool(again), 0, route, parcel(again, route, queue, properties, body))
+    return consumer, Gotten(tag, bool(again), 0, parcel(again, route, queue, properties, body))

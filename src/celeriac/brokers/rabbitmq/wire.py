@@ -205,16 +205,16 @@ def get_frame(channel: int, queue: bytes) -> bytes:
 
 
 class Gotten(NamedTuple):
-    """One message that ``basic.get`` brought."""
+    """One message that was taken."""
 
     tag: int
     """Of its delivery, in its channel."""
     redelivered: bool
     left: int
     """Messages that were still in the queue."""
-    route: bytes
-    """Exchange and routing key as they stand there."""
     raw: bytes
+    route: bytes = b""
+    """Exchange and routing key as they stand there, of what ``basic.get`` brought."""
 
 
 def gotten(payload: bytes, queue: bytes, properties: bytes, body: bytes) -> Gotten:
@@ -225,7 +225,7 @@ def gotten(payload: bytes, queue: bytes, properties: bytes, body: bytes) -> Gott
     at += 1 + payload[at]
     (left,) = _LONG.unpack_from(payload, at)
     route = payload[13:at]
-    return Gotten(tag, bool(redelivered), left, route, parcel(redelivered, route, queue, properties, body))
+    return Gotten(tag, bool(redelivered), left, parcel(redelivered, route, queue, properties, body), route)
 
 
 def routing_key(route: bytes) -> str:

@@ -350,6 +350,12 @@ class RedisBroker(Broker):
         moved, wait = self._redis.run("promote", [self.key("schedule", queue) for queue in queues], [limit])
         return moved, None if wait < 0 else wait / 1000
 
+    def first_scheduled(self, queue: str, limit: int) -> list[tuple[float, bytes]]:
+        """See :meth:`Broker.first_scheduled`."""
+        with self._redis.call() as client:
+            found: Any = client.zrange(self.key("schedule", queue), 0, limit - 1, withscores=True)
+        return [(score / 1000, _scheduled_envelope(member)) for member, score in found]
+
     # -- looking ---------------------------------------------------------------------------------------------------
 
     def depth(self, queues: Sequence[str]) -> list[Depth]:
@@ -459,3 +465,9 @@ def _dead_message(id: bytes, fields: dict[bytes, bytes]) -> DeadMessage:
         worker=values["worker"],
         at=float(values["at"]),
     )
+
+
+def _scheduled_envelope(member: bytes) -> bytes:
+    """A member of the schedule is a serial number, the length of the list's key, that key, and the envelope (see ``publish.lua``)."""
+    _, length, rest = member.split(b":", 2)
+    return rest[int(length) :]

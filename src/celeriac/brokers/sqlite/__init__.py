@@ -237,6 +237,10 @@ class SQLiteBroker(Broker):
             bell.ring(self.file.path)
         return moved if due else 0, None if first is None else max(0.0, first - now)
 
+    def first_scheduled(self, queue: str, limit: int) -> list[tuple[float, bytes]]:
+        """See :meth:`Broker.first_scheduled`."""
+        return self._read(lambda c: looking.first_scheduled(c, queue, limit))
+
     # -- looking ---------------------------------------------------------------------------------------------------
 
     def depth(self, queues: Sequence[str]) -> list[Depth]:

@@ -16,5 +16,8 @@ SELECT priority, id FROM ready WHERE queue = ? ORDER BY priority, id LIMIT ?
 -- name: drop_ready
 DELETE FROM ready WHERE queue = ? AND priority = ? AND id = ?
 
+-- name: first_scheduled
+SELECT due, raw FROM scheduled WHERE queue = ? ORDER BY due LIMIT ?
+
 -- name: some_scheduled
 SELECT id FROM scheduled WHERE queue = ? LIMIT ?

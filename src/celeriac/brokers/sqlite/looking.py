@@ -34,6 +34,11 @@ def leased_count(connection: sqlite3.Connection) -> int:
     return int(connection.execute(_LOOK["leased_count"]).fetchone()[0])
 
 
+def first_scheduled(connection: sqlite3.Connection, queue: str, limit: int) -> list[tuple[float, bytes]]:
+    """When it is due and envelope of what comes first in a queue's schedule."""
+    return connection.execute(_LOOK["first_scheduled"], (queue, limit)).fetchall()
+
+
 def purge_some(connection: sqlite3.Connection, queue: str, limit: int) -> int:
     """Delete up to ``limit`` ready and scheduled messages; return how many."""
     ready = connection.execute(_LOOK["some_ready"], (queue, limit)).fetchall()

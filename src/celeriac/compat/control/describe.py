@@ -11,8 +11,7 @@ from datetime import datetime, timezone
 from typing import Any
 
 from celeriac.compat import connect
-from celeriac.compat.control.facade import State, autoscaler_of
-from celeriac.compat.control.schedule import peek
+from celeriac.compat.control.facade import NotSupported, State, autoscaler_of
 from celeriac.compat.envelope import decode
 from celeriac.engine.seats import SlotHandle
 
@@ -21,10 +20,10 @@ ANSWER_SECONDS = 0.5
 extension cannot answer meanwhile."""
 
 LONGEST_SCHEDULE = 1000
+"""Scheduled tasks that are listed per queue; more would not fit into a reply that anybody reads."""
 
 TIMER_PRIORITY = 6
 """What Celery's worker says of everything scheduled: the priority of its timer.  The message's own is in ``delivery_info``."""
-"""Scheduled tasks that are listed per queue; more would not fit into a reply that anybody reads."""
 
 
 def running(state: State, safe: bool) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -65,10 +64,20 @@ def literal(text: Any) -> Any:
 
 
 def scheduled(state: State) -> list[dict[str, Any]]:
-    """Tasks that are not due yet.  They lie in the broker, so every worker of a queue lists the same ones."""
-    broker = connect.producer(state.app)
-    queues = state.supervisor.queues.names
-    return list(scheduled_tasks(peek(broker, queues, LONGEST_SCHEDULE), state.hostname))
+    """Tasks that are not due yet.  They lie in the broker, so every worker of a queue lists the same ones.
+
+    Raises:
+        NotSupported: this broker cannot be looked into.
+    """
+    broker, messages = connect.producer(state.app), []
+    for queue in state.supervisor.queues.names:
+        found = broker.first_scheduled(queue, LONGEST_SCHEDULE)
+        if found is None:
+            raise NotSupported(
+                "inspect scheduled on this broker", "`celeriac queues` tells how many tasks are scheduled"
+            )
+        messages += found
+    return list(scheduled_tasks(messages, state.hostname))
 
 
 def scheduled_tasks(messages: list[tuple[float, bytes]], hostname: str) -> Iterator[dict[str, Any]]:
