@@ -7,6 +7,7 @@ import threading
 import time
 from contextlib import ExitStack, closing
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 
@@ -14,8 +15,10 @@ from celeriac.brokers.rabbitmq import properties, wire
 from celeriac.brokers.rabbitmq.broker import RabbitBroker
 from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.methods import delete_queue
+from celeriac.brokers.rabbitmq.stream import LOAD_ENDS
 from celeriac.brokers.rabbitmq.topology import Binding, QueueSpec, plain_queue
 from celeriac.compat.connect_rabbitmq import rabbit_options
+from celeriac.errors import StoreUnavailable
 from celeriac.message import Message
 from tests.conformance.kits import QUEUE, done, messages, owner_of, raws
 from tests.helpers import wait_until
@@ -100,21 +103,61 @@ def test_no_more_is_pushed_than_a_slot_may_hold(make, outside):
     wait_until(lambda: ready(outside) == 36, 20)
 
 
-def test_a_window_grows_while_messages_keep_coming_and_shrinks_at_rest(make, outside):
-    slot = make()
-    outside.publish(numbered(0, 1000))
-    seen, sizes = [], []
-    held = []
-    while len(seen) < 1000:
+def work_off(slot, count):
+    """Returns what came, in its order, and how much at once."""
+    seen, sizes, held = [], [], []
+    while len(seen) < count:
         held = slot.turn(100, *held)
         sizes.append(len(held))
         seen += raws(held)
+    assert slot.turn(100, *held) == []
+    return seen, sizes
+
+
+def test_a_window_grows_while_messages_keep_coming_and_shrinks_at_rest(make, outside):
+    slot = make()
+    outside.publish(numbered(0, 1000))
+    seen, sizes = work_off(slot, 1000)
     assert seen == sorted(seen)
     assert max(sizes) > 25
-    assert slot.turn(100, *held) == []
+    slot.listen()
+    time.sleep(LOAD_ENDS)
     slot.listen()
     outside.publish(numbered(0, 10))
     assert wait_until(lambda: ready(outside), 20) == 9  # one for each that can start at once
+
+
+def test_a_window_stays_open_while_the_server_pauses(make, outside):
+    """The process of a long queue collects its garbage for tenths of a second, and a load is not over for that."""
+    slot = make()
+    outside.publish(numbered(0, 1000))
+    work_off(slot, 1000)
+    slot.listen()
+    outside.publish(numbered(0, 30))
+    wait_until(lambda: ready(outside) == 0, 20)
+    trips = slot.broker.round_trips
+    assert raws(slot.lease(30)) == raws(numbered(0, 30))
+    assert slot.broker.round_trips - trips < 10  # from one message on it would be three for each size of the window
+
+
+def test_what_was_acknowledged_before_a_note_was_lost_is_settled(make, outside):
+    slot = make()
+    outside.publish(numbered(0, 200))
+    held = slot.lease(2)
+    wait_until(lambda: slot.broker.listen(slot.owner, slot.queues, 1, quiet=False).fd is None, 20)  # the next has come
+    cut = StoreUnavailable("cut")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slot.broker._turns, "_confirm_note", lost := Mock(side_effect=cut))
+        settlement, leased = slot.broker.turn(slot.owner, done(*held), slot.queues, 10)
+    assert lost.called
+    assert (settlement.fenced, leased) == (0, [])
+    seen, held = raws(held), []
+    while len(seen) < 200:
+        held = slot.turn(100, *held)
+        seen += raws(held)
+    slot.turn(0, *held)
+    assert sorted(seen) == raws(numbered(0, 200))
+    assert outside.leased_count() == 0
 
 
 def test_an_idle_slot_gets_what_a_busy_one_had_held(make, outside):

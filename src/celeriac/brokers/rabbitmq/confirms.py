@@ -49,13 +49,15 @@ class Confirms:
         self._returned.append((exchange, key))
 
     def end(self, first: int, entries: Sequence[Entry]) -> Published:
-        """What became of a batch.
+        """What became of a batch, now that nothing is pending.
 
         Args:
             first: what :meth:`begin` returned.
             entries: the batch.
         """
-        # What was written without waiting, before this, may have come back only now: it is not this batch's.
-        own = {(entry.exchange.decode(), entry.key.decode()) for entry in entries} if self._returned else set()
-        returned, self._returned = own.intersection(self._returned), []
+        returned: set[tuple[str, str]] = set()
+        if self._returned:
+            # Another batch may be on its way that nobody has waited for yet: what came back of that is kept.
+            returned = {(entry.exchange.decode(), entry.key.decode()) for entry in entries}.intersection(self._returned)
+            self._returned = [address for address in self._returned if address not in returned]
         return Published(tuple(tag - first for tag in sorted(self._refused) if tag >= first), frozenset(returned))

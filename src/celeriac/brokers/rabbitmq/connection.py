@@ -503,6 +503,20 @@ class Connection:
                     self._wait_confirmed()
             return self._confirms.end(first, entries)
 
+    def confirmed(self, entries: Sequence[Entry], epoch: int) -> Published:
+        """Wait for what was published without waiting, in this epoch.
+
+        Raises:
+            StoreUnavailable: the connection was lost since then; these may have been published or not.
+        """
+        with self.lock:
+            if self.epoch != epoch:
+                raise StoreUnavailable(f"the connection to RabbitMQ at {self.options.url} was lost and made again")
+            self.round_trips += 1
+            first = self._confirms.begin()
+            self._wait_confirmed()
+            return self._confirms.end(first, entries)
+
     def _wait_unblocked(self) -> None:
         deadline = time.monotonic() + self.options.answer_timeout
         while self.blocked is not None:

@@ -72,4 +72,4 @@ class Intake:
         if fd is None:
             return Listening(None, 0.0)
         fetched = any(self.stream.kind(queue) is Kind.FETCHED for queue in queues)
-        return Listening(fd, PAUSE if fetched else LONGEST_REST)
+        return Listening(fd, PAUSE if fetched else self.stream.load_left() or LONGEST_REST)

@@ -34,6 +34,10 @@ IN_A_ROW = 0.01
 """Messages that come within so many seconds after the ones before are a load for which more may be fetched at once.  Shorter, and a
 slow server never gets to send in batches; longer, and a slot that has little to do holds what another could run."""
 
+LOAD_ENDS = 0.25
+"""Seconds without a message after which a load is over, and an idle owner's consumer is to bring no more than can start at once.
+Shorter, and it begins anew, one message at a time, whenever a long queue's process collects its garbage, for which it stops."""
+
 SMALLEST_SPLIT = 8
 """From how many messages on one half is taken while the other is on its way."""
 
@@ -137,7 +141,8 @@ class Stream:
                     taken.append((queue, waiting.popleft()))
             now = time.monotonic()
             self._busy = bool(taken) and now - self._took_at < IN_A_ROW
-            self._took_at = now
+            if taken:
+                self._took_at = now
             return taken
 
     def _share(self, limit: int) -> int:
@@ -218,6 +223,10 @@ class Stream:
         """Whether each of these queues has a consumer, as far as it may have one."""
         return all(queue in self._consumers for queue in queues if self.kind(queue) is not Kind.FETCHED)
 
+    def load_left(self) -> float:
+        """Seconds until what has come lately counts as no load any more; 0: it does already."""
+        return max(0.0, self._took_at + LOAD_ENDS - time.monotonic())
+
     def listen(self, queues: Sequence[str], room: int, *, quiet: bool) -> int | None:
         """There is nothing to do: have the next messages pushed.
 
@@ -232,13 +241,14 @@ class Stream:
         with self._connection.lock:
             self._drop_others(queues)
             wanted = max(1, room // len(queues))
+            over = quiet and not self.load_left()
             for queue in queues:
                 consumer, kind = self._consumers.get(queue), self.kind(queue)
                 if consumer is None and kind is not Kind.FETCHED:
                     self._open(queue, wanted if kind is Kind.PUSHED else STANDING_PREFETCH)
                 elif consumer is not None and kind is Kind.PUSHED:
                     credit = consumer.prefetch - self._leases.outstanding(consumer.tag.encode())
-                    if credit < wanted or (quiet and credit > wanted):
+                    if credit < wanted or (over and credit > wanted):
                         self._replace(consumer, wanted)
             self._connection.ensure()
             if self.waiting or not self.covers(queues):

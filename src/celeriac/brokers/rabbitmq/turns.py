@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from celeriac.broker import Listening
 from celeriac.brokers.rabbitmq import notes
@@ -20,12 +21,21 @@ from celeriac.brokers.rabbitmq.publisher import Publisher, goes_back_unchanged
 from celeriac.brokers.rabbitmq.stream import Kind, Stream
 from celeriac.brokers.rabbitmq.suspects import Suspects
 from celeriac.brokers.rabbitmq.topology import Topology
+from celeriac.brokers.rabbitmq.wire import Entry
 from celeriac.errors import OwnerLost, StoreUnavailable
 from celeriac.message import Delivery
 from celeriac.outcome import Outcome, Settlement
 
 FENCE_SECONDS = 1.0
 """How long a proof that the owner was not condemned is good for.  Others condemn only who was silent for much longer."""
+
+
+class _Note(NamedTuple):
+    """On its way to the server."""
+
+    entry: Entry
+    epoch: int
+    """Of the connection that it was sent by."""
 
 
 class Turns:
@@ -113,26 +123,36 @@ class Turns:
             stream.withdraw(freed=len(fresh))
         most = len(held) - len(fresh) + limit
         leased = [self.leases.add(owner, queue, got) for queue, got in intake.take(queues, limit)]
-        if leased:
-            leased = self._note_down(owner, leased, fresh)
-        elif fresh:
-            self._write_note(owner, without=fresh, wait=False)
+        epoch, note = self.consuming.epoch, None
+        if leased or fresh:
+            note = self._send_note(owner, leased, without=fresh)
         if fresh:
+            # Before the note is confirmed: meanwhile the server sends the next ones.
             self._acknowledge(owner, held, fresh)
         try:
+            if leased:
+                leased = self._when_noted(owner, leased, note, epoch)
             if limit:
                 leased += self._more(intake, queues, most, limit - len(leased), idle=not leased)
         except StoreUnavailable:
+            leased = [delivery for delivery in leased if delivery.tag in held]
             if not outcomes and not leased:
                 raise
             # What was settled is settled; the next turn tells that the server is away.
         return Settlement(len(outcomes) - len(fresh)), leased
 
-    def _note_down(self, owner: str, leased: list[Delivery], settled: Container[int]) -> list[Delivery]:
-        """Write the note before any of these start; return those that are ours then."""
-        epoch = self.consuming.epoch
+    def _send_note(self, owner: str, leased: Sequence[Delivery], *, without: Container[int]) -> _Note | None:
+        """Send the note that has these; it is confirmed later."""
         try:
-            self._write_note(owner, without=settled)
+            return self._publish_note(owner, without=without)
+        except BaseException:
+            self._return_leases(owner, [delivery.tag for delivery in leased])
+            raise
+
+    def _when_noted(self, owner: str, leased: list[Delivery], note: _Note | None, epoch: int) -> list[Delivery]:
+        """Wait until the server has the note, before any of these start; return those that are ours then."""
+        try:
+            self._confirm_note(owner, note)
         except BaseException:
             self._return_leases(owner, [delivery.tag for delivery in leased])
             raise
@@ -142,7 +162,7 @@ class Turns:
         held = self.leases.of(owner)
         for delivery in leased:
             held.pop(delivery.tag, None)
-        self._write_note(owner, without=settled, wait=False)
+        self._publish_note(owner)
         return []
 
     def _more(self, intake: Intake, queues: Sequence[str], most: int, limit: int, *, idle: bool) -> list[Delivery]:
@@ -225,7 +245,7 @@ class Turns:
     def _settle(self, owner: str, held: dict[int, Lease], outcomes: Sequence[Outcome]) -> Settlement:
         fresh = self._fresh(held, outcomes)
         self._publisher.follow_up(owner, fresh.values())
-        self._write_note(owner, without=fresh, wait=False)
+        self._publish_note(owner, without=fresh)
         self._acknowledge(owner, held, fresh)
         return Settlement(len(outcomes) - len(fresh))
 
@@ -262,22 +282,30 @@ class Turns:
         with suppress(StoreUnavailable):  # then the server has taken them back itself
             self.consuming.send(self.leases.requeue_leases(returned))
 
-    def _write_note(self, owner: str, *, without: Container[int] = (), wait: bool = True) -> None:
-        """Write down what an owner holds, without some tags.
+    def _write_note(self, owner: str) -> None:
+        """Write down what an owner holds, and wait until the server has it.
 
         Raises:
             OwnerLost: it was condemned.
         """
+        self._confirm_note(owner, self._publish_note(owner))
+
+    def _publish_note(self, owner: str, *, without: Container[int] = ()) -> _Note | None:
+        """Write down what an owner holds, without some tags; return what is to be confirmed."""
         if self._publishing.blocked is not None:
-            return  # its alarm is on: draining the queues is what helps, so it goes on without
+            return None  # its alarm is on: draining the queues is what helps, so it goes on without
         held = [delivery for delivery in self.leases.deliveries(owner) if delivery.tag not in without]
         entry = note_entry(owner, notes.encode(held))
-        published = self._publishing.publish([entry], wait=wait)
-        if published.unroutable:
+        self._publishing.publish([entry], wait=False)
+        return _Note(entry, self._publishing.epoch)
+
+    def _confirm_note(self, owner: str, note: _Note | None) -> None:
+        if note is None:
+            return
+        if self._publishing.confirmed([note.entry], note.epoch).unroutable:
             self._fence_off(owner)
             raise OwnerLost(f"{owner} is not registered, or its leases were taken over")
-        if wait:
-            self._proved[owner] = time.monotonic()
+        self._proved[owner] = time.monotonic()
 
     def _fence_off(self, owner: str) -> None:
         self._fenced_off.add(owner)
@@ -320,7 +348,7 @@ class Turns:
                 return 0
             self._reconnect()
             try:
-                self._write_note(owner, without=found)
+                self._confirm_note(owner, self._publish_note(owner, without=found))
             except OwnerLost:
                 return 0
             self.consuming.send(self.leases.requeue_leases([held[tag] for tag in found]))
