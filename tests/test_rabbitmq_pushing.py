@@ -147,7 +147,7 @@ def test_what_was_acknowledged_before_a_note_was_lost_is_settled(make, outside):
     wait_until(lambda: slot.broker.listen(slot.owner, slot.queues, 1, quiet=False).fd is None, 20)  # the next has come
     cut = StoreUnavailable("cut")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slot.broker._turns, "_confirm_note", lost := Mock(side_effect=cut))
+        patch.setattr("celeriac.brokers.rabbitmq.turns.Turns._confirm_note", lost := Mock(side_effect=cut))
         settlement, leased = slot.broker.turn(slot.owner, done(*held), slot.queues, 10)
     assert lost.called
     assert (settlement.fenced, leased) == (0, [])

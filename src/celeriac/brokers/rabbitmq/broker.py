@@ -48,7 +48,6 @@ class RabbitBroker(Broker):
     counts_bounds = False
     pushes = True
     call_round_trips = 4
-    best_batch = 400
 
     dead_page = 1_000_000
     # Looking at one dead letter takes all of them from their queue and gives them back.

@@ -41,6 +41,10 @@ Shorter, and it begins anew, one message at a time, whenever a long queue's proc
 SMALLEST_SPLIT = 8
 """From how many messages on one half is taken while the other is on its way."""
 
+LARGEST_SHARE = 200
+"""Most messages that are taken at once.  What is left waits here, so that tiny tasks go on while the server pauses; larger shares
+were slower."""
+
 STANDING_PREFETCH = 20
 """Of a consumer that stays, on a queue that has one active consumer at a time: nobody else could run what it holds."""
 
@@ -146,8 +150,8 @@ class Stream:
             return taken
 
     def _share(self, limit: int) -> int:
-        """One half of what may be held, so that it runs while the server sends the other."""
-        return limit if limit < SMALLEST_SPLIT else -(-limit // 2)
+        """One half of what may be held at most, so that it runs while the server sends the other."""
+        return limit if limit < SMALLEST_SPLIT else min(-(-limit // 2), LARGEST_SHARE)
 
     # -- consumers -------------------------------------------------------------------------------------------------
 
