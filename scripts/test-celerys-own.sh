@@ -1,6 +1,7 @@
 #!/bin/sh
 # Celery's own t/integration and t/smoke, from its source distribution, on a worker of ours; WORKER=stock: on Celery's, to compare.
-# They take an hour and Debian's redis-server and rabbitmq-server.  SUITE=integration or SUITE=smoke runs one of them.
+# They take an hour and Debian's redis-server and rabbitmq-server.  SUITE=integration or SUITE=smoke runs one of them;
+# BROKER=rabbitmq: the integration tests with RabbitMQ as the broker in place of Redis.
 set -eu
 cd "$(dirname "$0")/.."
 root="$PWD" place="$PWD/.venv/celerys-own" python="$PWD/.venv/bin/python"
