@@ -485,26 +485,34 @@ class Connection:
             self._take_pending()
             return self.epoch == epoch and self._sock is not None and self._channel_open
 
-    def publish(self, entries: Sequence[Entry], *, wait: bool = True) -> Published:
+    def publish(self, entries: Sequence[Entry]) -> Published:
         """Publish messages and wait until the server has confirmed or refused each of them.
 
         Raises:
             StoreUnavailable: what was not confirmed may have been published or not.
         """
         with self.lock:
-            self.ensure()
-            if self.blocked is not None:
-                self._wait_unblocked()
-            self.round_trips += wait
+            self._ensure_unblocked()
+            self.round_trips += 1
             first = self._confirms.begin()
             for at in range(0, len(entries), WINDOW):
                 self._write(entries[at : at + WINDOW])
-                if wait:
-                    self._wait_confirmed()
+                self._wait_confirmed()
             return self._confirms.end(first, entries)
 
+    def publish_ahead(self, entries: Sequence[Entry]) -> int:
+        """Publish a few messages without waiting; return the epoch, which :meth:`confirmed` asks for.
+
+        Raises:
+            StoreUnavailable: they may have been published or not.
+        """
+        with self.lock:
+            self._ensure_unblocked()
+            self._write(entries)
+            return self.epoch
+
     def confirmed(self, entries: Sequence[Entry], epoch: int) -> Published:
-        """Wait for what was published without waiting, in this epoch.
+        """Wait until the server has confirmed what was published ahead in this epoch.
 
         Raises:
             StoreUnavailable: the connection was lost since then; these may have been published or not.
@@ -517,7 +525,8 @@ class Connection:
             self._wait_confirmed()
             return self._confirms.end(first, entries)
 
-    def _wait_unblocked(self) -> None:
+    def _ensure_unblocked(self) -> None:
+        self.ensure()
         deadline = time.monotonic() + self.options.answer_timeout
         while self.blocked is not None:
             if time.monotonic() >= deadline:

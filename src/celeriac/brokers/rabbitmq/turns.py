@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Container, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from celeriac.broker import Listening
@@ -125,7 +125,8 @@ class Turns:
         leased = [self.leases.add(owner, queue, got) for queue, got in intake.take(queues, limit)]
         epoch, note = self.consuming.epoch, None
         if leased or fresh:
-            note = self._send_note(owner, leased, without=fresh)
+            with self._noting(owner, leased):
+                note = self._publish_note(owner, without=fresh)
         if fresh:
             # Before the note is confirmed: meanwhile the server sends the next ones.
             self._acknowledge(owner, held, fresh)
@@ -141,21 +142,19 @@ class Turns:
             # What was settled is settled; the next turn tells that the server is away.
         return Settlement(len(outcomes) - len(fresh)), leased
 
-    def _send_note(self, owner: str, leased: Sequence[Delivery], *, without: Container[int]) -> _Note | None:
-        """Send the note that has these; it is confirmed later."""
+    @contextmanager
+    def _noting(self, owner: str, leased: Iterable[Delivery]) -> Iterator[None]:
+        """What was leased goes back if its note fails."""
         try:
-            return self._publish_note(owner, without=without)
+            yield
         except BaseException:
-            self._return_leases(owner, [delivery.tag for delivery in leased])
+            self._return_leases(owner, leased)
             raise
 
     def _when_noted(self, owner: str, leased: list[Delivery], note: _Note | None, epoch: int) -> list[Delivery]:
         """Wait until the server has the note, before any of these start; return those that are ours then."""
-        try:
+        with self._noting(owner, leased):
             self._confirm_note(owner, note)
-        except BaseException:
-            self._return_leases(owner, [delivery.tag for delivery in leased])
-            raise
         if self.consuming.still(epoch):
             return leased
         # The server has given them to others, who may have looked before the note was there.
@@ -269,16 +268,13 @@ class Turns:
             if len(leased) < limit:
                 leased += self._fetching.take(owner, queue, limit - len(leased))
         if leased:
-            try:
+            with self._noting(owner, leased):
                 self._write_note(owner)
-            except BaseException:
-                self._return_leases(owner, [delivery.tag for delivery in leased])
-                raise
         return leased
 
-    def _return_leases(self, owner: str, tags: Iterable[int]) -> None:
+    def _return_leases(self, owner: str, deliveries: Iterable[Delivery]) -> None:
         held = self.leases.of(owner)
-        returned = [held.pop(tag) for tag in tags if tag in held]
+        returned = [held.pop(delivery.tag) for delivery in deliveries if delivery.tag in held]
         with suppress(StoreUnavailable):  # then the server has taken them back itself
             self.consuming.send(self.leases.requeue_leases(returned))
 
@@ -296,8 +292,7 @@ class Turns:
             return None  # its alarm is on: draining the queues is what helps, so it goes on without
         held = [delivery for delivery in self.leases.deliveries(owner) if delivery.tag not in without]
         entry = note_entry(owner, notes.encode(held))
-        self._publishing.publish([entry], wait=False)
-        return _Note(entry, self._publishing.epoch)
+        return _Note(entry, self._publishing.publish_ahead([entry]))
 
     def _confirm_note(self, owner: str, note: _Note | None) -> None:
         if note is None:
