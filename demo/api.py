@@ -22,9 +22,10 @@ from kombu.exceptions import OperationalError
 from PIL import Image, UnidentifiedImageError
 
 from celeriac import QueueFull
+from demo.broker import QUEUES
 from demo.orders import ORDER_ID, SIZES, Order
-from demo.shop import QUEUES, check_address, health_check, last_task_id, preview, shop, start_order
 from demo.shop import app as celery_app
+from demo.shop import check_address, health_check, last_task_id, preview, shop, start_order
 
 PATIENCE = 1.0
 """Seconds that a health check waits for each pool of workers."""

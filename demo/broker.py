@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from kombu import Queue
+
 from celeriac import Celery
-from demo.settings import ShopSettings
+from demo.settings import PREVIEWS_BOUND, ShopSettings
+
+QUEUES = ("images", "email", "orders")
 
 
 def connected_app(name: str, shop: ShopSettings) -> Celery:
-    """An app with the shop's broker and result store, and no tasks yet."""
+    """An app with the shop's stores and queues, and no tasks yet.  RabbitMQ wants a queue to be declared alike by all."""
     app = Celery(name, broker=shop.broker, backend=shop.backend)
+    app.conf.task_queues = [*map(Queue, (*QUEUES, "celery")), Queue("previews", max_length=PREVIEWS_BOUND)]
+    app.conf.celeriac_queue_full = "raise"  # elsewhere the default; RabbitMQ's own way is to drop the oldest
     app.conf.broker_transport_options = own_place(shop.broker, shop.key_prefix)
     app.conf.result_backend_transport_options = own_place(shop.backend, shop.key_prefix)
     return app

@@ -17,7 +17,6 @@ from typing import Any
 
 from celery import group
 from celery.signals import task_postrun, task_prerun
-from kombu import Queue
 from PIL import Image, ImageOps
 
 from celeriac import Breaker, Retry
@@ -25,8 +24,6 @@ from demo import settings
 from demo.broker import connected_app
 from demo.journal import Entry, JournalWriter
 from demo.orders import SIZES, Order, money
-
-QUEUES = ("images", "email", "orders")
 
 SMTP_ERRORS = (smtplib.SMTPException, OSError)
 
@@ -37,7 +34,6 @@ app = connected_app("shop", shop)
 app.conf.update(
     task_acks_late=True,
     task_reject_on_worker_lost=True,
-    task_queues=[*map(Queue, (*QUEUES, "celery")), Queue("previews", max_length=settings.PREVIEWS_BOUND)],
     task_routes={
         "demo.shop.start_order": {"queue": "orders"},
         "demo.shop.resize": {"queue": "images"},
