@@ -55,9 +55,10 @@ def _sqlite(choice: Choice) -> Iterable[Case]:
 
 def _postgres(_: Choice) -> Iterable[Case]:
     """Celeriac with results; the others as they come, without, and PgQueuer with results that the app writes as well."""
-    drains = [Case("drain", kind.name, kind.name == "celeriac-postgres") for kind in ON_POSTGRES]
+    kept = ("limit-postgres", "celeriac-postgres")
+    drains = [Case("drain", kind.name, kind.name in kept) for kind in ON_POSTGRES]
     drains.append(Case("drain", "pgqueuer", results=True))
-    return [*drains, *(Case("send", kind.name) for kind in ON_POSTGRES)]
+    return [*drains, *(Case("send", kind.name) for kind in ON_POSTGRES if kind.name != "limit-postgres")]
 
 
 def _postgres_results(_: Choice) -> Iterable[Case]:
@@ -68,7 +69,7 @@ def _rabbitmq(_: Choice) -> Iterable[Case]:
     """Celeriac and Celery, both on RabbitMQ."""
     names = ("celeriac-rabbitmq", "celery-rabbitmq")
     cases = [Case(measure, name) for measure in ("drain", "send", "steady", "idle") for name in names]
-    return [*cases, Case("send", "celery-rabbitmq-confirmed")]
+    return [Case("drain", "limit-rabbitmq"), *cases, Case("send", "celery-rabbitmq-confirmed")]
 
 
 ROWS: Mapping[str, Callable[[Choice], Iterable[Case]]] = {

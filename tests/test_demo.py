@@ -104,8 +104,11 @@ def test_every_order_gets_its_pictures_and_exactly_one_mail_on_the_embedded_defa
     assert len(list((home / "pictures").glob("*/*.jpg"))) == 15 * len(SIZES)
 
 
-@pytest.mark.parametrize("store", ["redis", "postgres"])
-def test_the_same_runs_on_a_server_with_the_users_own_photos_and_names_a_broken_one(request, tmp_path, store):
+@pytest.mark.parametrize(
+    ("store", "results"),
+    [("redis", None), ("postgres", None), ("rabbitmq", "redis"), ("rabbitmq", "postgres"), ("redis", "postgres")],
+)
+def test_the_same_runs_on_servers_with_the_users_own_photos_and_names_a_broken_one(request, tmp_path, store, results):
     own = tmp_path / "own"
     own.mkdir()
     Image.new("RGB", (300, 400), "teal").save(own / "small.png")
@@ -119,6 +122,7 @@ def test_the_same_runs_on_a_server_with_the_users_own_photos_and_names_a_broken_
         own,
         "--broker",
         request.getfixturevalue(f"{store}_url"),
+        *(["--backend", request.getfixturevalue(f"{results}_url")] if results else []),
         "--output",
         tmp_path / "shop",
     )

@@ -8,8 +8,15 @@ from benchmarks.systems.celeriac import Celeriac, CeleriacSQLite, Limit
 from benchmarks.systems.celery import CeleryPrefork, CeleryThreads
 from benchmarks.systems.dramatiq import Dramatiq
 from benchmarks.systems.huey import Huey
-from benchmarks.systems.postgres import CeleriacPostgres, CeleriacResults, CeleryDatabase, PgQueuer, Procrastinate
-from benchmarks.systems.rabbitmq import CeleriacRabbit, CeleryConfirmed, CeleryRabbit
+from benchmarks.systems.postgres import (
+    CeleriacPostgres,
+    CeleriacResults,
+    CeleryDatabase,
+    LimitPostgres,
+    PgQueuer,
+    Procrastinate,
+)
+from benchmarks.systems.rabbitmq import CeleriacRabbit, CeleryConfirmed, CeleryRabbit, LimitRabbit
 from benchmarks.systems.rq import RQ
 from benchmarks.systems.saq import SAQ
 from benchmarks.systems.streaq import Streaq
@@ -20,7 +27,7 @@ __all__ = ["ON_POSTGRES", "PEERS", "RESULTS_IN_POSTGRES", "SYSTEMS", "Part", "Sy
 PEERS: tuple[type[System], ...] = (Taskiq, TaskiqList, Dramatiq, Huey, Streaq, SAQ, Arq, RQ)
 """The other Python systems."""
 
-ON_POSTGRES: tuple[type[System], ...] = (CeleriacPostgres, Procrastinate, PgQueuer)
+ON_POSTGRES: tuple[type[System], ...] = (LimitPostgres, CeleriacPostgres, Procrastinate, PgQueuer)
 """Queues in PostgreSQL."""
 
 RESULTS_IN_POSTGRES: tuple[type[System], ...] = (CeleriacResults, CeleryDatabase)
@@ -28,7 +35,7 @@ RESULTS_IN_POSTGRES: tuple[type[System], ...] = (CeleriacResults, CeleryDatabase
 
 _ALL: tuple[type[System], ...] = (
     *(Limit, Celeriac, CeleriacSQLite, CeleryPrefork, CeleryThreads),
-    *(CeleriacRabbit, CeleryRabbit, CeleryConfirmed),
+    *(LimitRabbit, CeleriacRabbit, CeleryRabbit, CeleryConfirmed),
     *PEERS,
     *ON_POSTGRES,
     *RESULTS_IN_POSTGRES,

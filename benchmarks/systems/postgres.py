@@ -12,7 +12,7 @@ import psycopg
 
 from benchmarks.site import Site
 from benchmarks.systems.base import Part, System
-from benchmarks.systems.celeriac import Celeriac
+from benchmarks.systems.celeriac import Celeriac, Limit
 from benchmarks.systems.celery import QUEUE, CeleryPrefork
 from celeriac.broker import Broker
 from celeriac.brokers.postgres import PostgresBroker
@@ -67,6 +67,17 @@ class CeleriacPostgres(Celeriac):
 
     def make_broker(self, site: Site) -> Broker:
         return PostgresBroker(PostgresOptions(server_of(site).url))
+
+
+class LimitPostgres(CeleriacPostgres):
+    """The bare loop."""
+
+    name = "limit-postgres"
+    title = "the limit on PostgreSQL"
+    settings = Limit.settings
+
+    def workers(self) -> list[list[str]]:
+        return Limit().workers()
 
 
 class Procrastinate(System):

@@ -8,7 +8,7 @@ from contextlib import closing
 
 from benchmarks.site import Site
 from benchmarks.systems.base import System, part
-from benchmarks.systems.celeriac import Celeriac
+from benchmarks.systems.celeriac import Celeriac, Limit
 from benchmarks.systems.celery import QUEUE, CeleryPrefork
 from celeriac.brokers.rabbitmq.broker import RabbitBroker
 from celeriac.compat.connect_rabbitmq import rabbit_options
@@ -58,6 +58,17 @@ class CeleriacRabbit(OnRabbit):
 
     def workers(self) -> list[list[str]]:
         return Celeriac().workers()
+
+
+class LimitRabbit(CeleriacRabbit):
+    """The bare loop."""
+
+    name = "limit-rabbitmq"
+    title = "the limit on RabbitMQ"
+    settings = Limit.settings
+
+    def workers(self) -> list[list[str]]:
+        return Limit().workers()
 
 
 class CeleryRabbit(OnRabbit):
