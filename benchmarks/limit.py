@@ -14,10 +14,16 @@ from typing import Any
 
 from benchmarks.apps import RESULTS, URL
 from benchmarks.bodies import BODIES
+from celeriac.backends.redis import RedisBackend
 from celeriac.broker import Broker
+from celeriac.brokers.postgres import PostgresBroker
+from celeriac.brokers.rabbitmq.broker import RabbitBroker
+from celeriac.brokers.redis import RedisBroker, RedisOptions
 from celeriac.compat import parcel
+from celeriac.compat.connect_rabbitmq import rabbit_options
 from celeriac.message import Delivery
 from celeriac.outcome import Outcome, Result, State
+from celeriac.postgres_store import PostgresOptions
 
 BATCH = 100
 QUEUES = ("celery",)
@@ -28,20 +34,11 @@ Finish = Callable[[Delivery, str, Any], Outcome]
 
 
 def open_broker() -> Broker:
-    """The broker that the URL names, imported only if it is that one."""
+    """The broker that the URL names."""
     if URL.startswith("postgresql"):
-        from celeriac.brokers.postgres import PostgresBroker
-        from celeriac.postgres_store import PostgresOptions
-
         return PostgresBroker(PostgresOptions(URL))
     if URL.startswith("amqp"):
-        from celeriac.brokers.rabbitmq.broker import RabbitBroker
-        from celeriac.compat.connect_rabbitmq import rabbit_options
-
         return RabbitBroker(rabbit_options(URL))
-    from celeriac.backends.redis import RedisBackend
-    from celeriac.brokers.redis import RedisBroker, RedisOptions
-
     options = RedisOptions(URL)
     return RedisBroker(options, RedisBackend(options).keys if RESULTS else None)
 
