@@ -54,6 +54,11 @@ Loop(Loop).
 """
 """Evaluates one Erlang expression a line on the server's node: many times faster than rabbitmqctl."""
 
+_CLUSTER = """
+cluster_formation.peer_discovery_backend = classic_config
+cluster_formation.classic_config.nodes.1 = {}
+"""
+
 
 def rabbitmq_program() -> Path:
     """The server to use: ``RABBITMQ_SERVER`` if set, or the system's.
@@ -74,14 +79,16 @@ class RabbitServer:
     Args:
         config: more lines for ``rabbitmq.conf``.
         schedulers: Erlang's threads; ``None``: one for each core.
+        joins: a running node, to make one cluster with it.  It must outlive this one.
     """
 
-    def __init__(self, *, config: str = "", schedulers: int | None = 1) -> None:
+    def __init__(self, *, config: str = "", schedulers: int | None = 1, joins: RabbitServer | None = None) -> None:
         self.config = config
         self.schedulers = schedulers
+        self.joins = joins
         self.port = 0
         self.directory = Path(tempfile.mkdtemp(prefix="celeriac-rabbitmq-"))
-        self._mapper, self._distribution = free_port(), free_port()
+        self.mapper, self._distribution = joins.mapper if joins else free_port(), free_port()
         self._vhosts = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
         self._shell: subprocess.Popen[str] | None = None
@@ -209,7 +216,8 @@ class RabbitServer:
     # -- inside ----------------------------------------------------------------------------------------------------
 
     @property
-    def _node(self) -> str:
+    def node(self) -> str:
+        """Its name in a cluster."""
         return f"celeriac{self.port}@localhost"
 
     @property
@@ -223,16 +231,27 @@ class RabbitServer:
         for name in ("home", "mnesia", "log"):
             (self.directory / name).mkdir(exist_ok=True)
         (self.directory / "plugins").write_text("[].")
-        (self.directory / "rabbitmq.conf").write_text(self.config)
+        config = self.config
+        if self.joins is not None:
+            config += _CLUSTER.format(self.joins.node)
+            cookie = self.cookie_path
+            if not cookie.exists():
+                shutil.copy(self.joins.cookie_path, cookie)
+        (self.directory / "rabbitmq.conf").write_text(config)
+
+    @property
+    def cookie_path(self) -> Path:
+        """What nodes of one cluster have in common."""
+        return self.directory / "home" / ".erlang.cookie"
 
     def _environment(self) -> dict[str, str]:
         directory = self.directory
         return {
             **os.environ,
             "HOME": str(directory / "home"),
-            "ERL_EPMD_PORT": str(self._mapper),
+            "ERL_EPMD_PORT": str(self.mapper),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            "RABBITMQ_NODENAME": self._node,
+            "RABBITMQ_NODENAME": self.node,
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_DIST_PORT": str(self._distribution),
@@ -253,21 +272,21 @@ class RabbitServer:
 
     def _start_mapper(self) -> None:
         """Erlang's port mapper, which the node would start for good."""
-        if self._epmd is None:
+        if self._epmd is None and self.joins is None:
             program = shutil.which("epmd")
             if program is None:
                 raise ServerMissing(
                     "no epmd, which comes with Erlang; on Debian and Ubuntu: sudo apt-get install rabbitmq-server"
                 )
             self._epmd = subprocess.Popen(
-                [*die_with_parent(), program, "-port", str(self._mapper), "-address", "127.0.0.1"], cwd=self.directory,
+                [*die_with_parent(), program, "-port", str(self.mapper), "-address", "127.0.0.1"], cwd=self.directory,
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
 
     def _open_shell(self) -> subprocess.Popen[str]:
         name = f"shell{free_port()}@localhost"
         return subprocess.Popen(
-            ["erl", "-noshell", "-hidden", "-sname", name, "-eval", _SHELL.replace("%NODE%", self._node)],
+            ["erl", "-noshell", "-hidden", "-sname", name, "-eval", _SHELL.replace("%NODE%", self.node)],
             env=self._environment(), cwd=self.directory, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL, text=True, start_new_session=True,
         )  # fmt: skip

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+LEASE_SECONDS = 30.0
+"""Unless the app says otherwise."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
@@ -27,7 +30,7 @@ class EngineSettings:
     """How long unstarted work may wait behind one running task before it is handed back."""
     batch_limit: int = 1000
     """Most messages leased in one call.  Higher keeps the broker busy for longer at a time (about 1 ms per 1,000 on Redis)."""
-    lease_seconds: float = 30.0
+    lease_seconds: float = LEASE_SECONDS
     """How long a node that went silent keeps its work.  Too low, and a network hiccup makes others run it a second time; too
     high, and the work of a lost node waits."""
     max_crashes: int = 3

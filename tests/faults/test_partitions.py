@@ -79,3 +79,17 @@ def test_what_a_node_held_is_taken_over_and_what_it_says_too_late_is_refused(sit
 def test_the_same_for_a_minute_and_with_the_default_settings(site):
     with site.stage() as stage:
         cut_off(site, stage, MINUTE, replies_only=False, conf={})
+
+
+@pytest.mark.parametrize("site", ["rabbitmq"], indirect=True)
+def test_what_was_pushed_to_a_lost_node_goes_to_others_when_its_leases_end(site):
+    """The server counts its consumers as there until its heartbeats fail, which follows from the lease."""
+    with site.stage(celeriac_lease_seconds=3) as stage, site.far_worker(stage, name="far", pool="threads"):
+        for way in site.ways:
+            way.black_hole(requests=True)
+        with stage.worker(name="near", concurrency=1):
+            sent = stage.send_many("note_late", [f"k{n}" for n in range(6)])
+            assert [each.get(timeout=30) for each in sent] == [f"k{n}" for n in range(6)]
+        for way in site.ways:
+            way.resume()
+    assert set(stage.effects.count("ran").values()) == {1}

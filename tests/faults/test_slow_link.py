@@ -63,9 +63,9 @@ def test_work_is_fetched_in_batches_and_long_tasks_keep_their_leases(site):
         assert far.stop() == 0
         assert "taken over" not in near.log() + far.log()
         assert 0 < leases(far.log()) < LEASES
-    assert stage.effects.count("started") == {"long": 1}
-    assert {stage.effects.count("ran")[key] for key in ("long", *keys)} == {1}
-    assert stage.dead() == []
+        assert stage.effects.count("started") == {"long": 1}
+        assert {stage.effects.count("ran")[key] for key in ("long", *keys)} == {1}
+        assert stage.dead() == []
 
 
 def is_older(stage, started, seconds):

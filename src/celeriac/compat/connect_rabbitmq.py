@@ -11,9 +11,16 @@ from celeriac.backend import Backend
 from celeriac.broker import Broker
 from celeriac.compat.dead_limit import dead_limit
 from celeriac.errors import ConfigurationError, MissingExtra
+from celeriac.settings import LEASE_SECONDS
 
 PORT, TLS_PORT = 5672, 5671
 SCHEMES = frozenset({"amqp", "amqps", "pyamqp"})
+
+CELERYS_HEARTBEAT = 120.0
+"""Seconds: ``broker_heartbeat`` as it comes."""
+LEASE_SHARE = 3
+"""How many heartbeats a lease is long where the app names none.  The server gives a node that fell silent up after one to three: what it
+has pushed there meanwhile then goes to others about when the node's leases run out."""
 
 
 def open_broker(app: Any, url: str, answer_seconds: float | None, results: Backend | None) -> Broker:
@@ -31,8 +38,7 @@ def app_options(app: Any, url: str, answer_seconds: float | None = None) -> Any:
     known: dict[str, Any] = {**dead_limit(app)}
     if conf.broker_login_method:
         known["mechanism"] = conf.broker_login_method
-    if conf.broker_heartbeat is not None:
-        known["heartbeat"] = float(conf.broker_heartbeat)
+    known["heartbeat"] = _heartbeat(conf)
     transport = conf.broker_transport_options
     known["connect_timeout"] = float(transport.get("connect_timeout") or conf.broker_connection_timeout or 4)
     known["answer_timeout"] = float(transport.get("read_timeout") or answer_seconds or 10)
@@ -42,6 +48,14 @@ def app_options(app: Any, url: str, answer_seconds: float | None = None) -> Any:
         _urls(conf, url), tls=conf.broker_use_ssl, strategy=conf.broker_failover_strategy,
         user=conf.broker_user, password=conf.broker_password, **known,
     )  # fmt: skip
+
+
+def _heartbeat(conf: Any) -> float:
+    given = conf.broker_heartbeat
+    if given is not None and float(given) != CELERYS_HEARTBEAT:
+        return float(given)
+    lease = float(conf.get("celeriac_lease_seconds") or LEASE_SECONDS)
+    return max(1.0, lease / LEASE_SHARE)
 
 
 def _urls(conf: Any, url: str) -> str:

@@ -35,7 +35,7 @@ class RabbitOptions:
     """For each address.  Too low, and a busy server seems to be away; too high, and failing over takes longer."""
     answer_timeout: float = 10.0
     """How long to wait for an answer or a confirm before the server counts as away."""
-    heartbeat: float = 30.0
+    heartbeat: float = 10.0
     """Silence after which either side gives the other up; 0 for never.  Too low, and a body that holds the interpreter's lock
     for as long costs the connection."""
     dead_limit: int = 10_000

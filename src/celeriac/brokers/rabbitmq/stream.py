@@ -31,12 +31,18 @@ SHRINKING = 4
 each run that was measured, and each replacement costs a round trip."""
 
 IN_A_ROW = 0.01
-"""Messages that come within so many seconds after the ones before are a load for which more may be fetched at once.  Shorter, and a
-slow server never gets to send in batches; longer, and a slot that has little to do holds what another could run."""
+"""Messages that come within so many seconds after the ones before, and :data:`ROUND_TRIPS`, are a load for which more may be fetched
+at once.  Shorter, and a slow server never gets to send in batches; longer, and a slot that has little to do holds what another could
+run."""
 
 LOAD_ENDS = 0.25
-"""Seconds without a message after which a load is over, and an idle owner's consumer is to bring no more than can start at once.
-Shorter, and it begins anew, one message at a time, whenever a long queue's process collects its garbage, for which it stops."""
+"""Seconds without a message, and :data:`ROUND_TRIPS`, after which a load is over, and an idle owner's consumer is to bring no more than
+can start at once.  Shorter, and it begins anew, one message at a time, whenever a long queue's process collects its garbage, for which
+it stops."""
+
+ROUND_TRIPS = 3
+"""From one message to the next where only one is pushed: the note is confirmed, the acknowledgement goes, the message comes; and one
+to spare.  On a long way these alone take longer than the seconds above."""
 
 SMALLEST_SPLIT = 8
 """From how many messages on one half is taken while the other is on its way."""
@@ -83,6 +89,8 @@ class Stream:
         self._serial = 0
         self._listening = False
         self._took_at = float("-inf")
+        self.round_trip = 0.0
+        """Seconds, as it was last seen."""
         self._busy = False
         connection.listener = self
 
@@ -144,7 +152,7 @@ class Stream:
                 while waiting and len(taken) < limit:
                     taken.append((queue, waiting.popleft()))
             now = time.monotonic()
-            self._busy = bool(taken) and now - self._took_at < IN_A_ROW
+            self._busy = bool(taken) and now - self._took_at < IN_A_ROW + self._way
             if taken:
                 self._took_at = now
             return taken
@@ -229,7 +237,11 @@ class Stream:
 
     def load_left(self) -> float:
         """Seconds until what has come lately counts as no load any more; 0: it does already."""
-        return max(0.0, self._took_at + LOAD_ENDS - time.monotonic())
+        return max(0.0, self._took_at + LOAD_ENDS + self._way - time.monotonic())
+
+    @property
+    def _way(self) -> float:
+        return ROUND_TRIPS * self.round_trip
 
     def listen(self, queues: Sequence[str], room: int, *, quiet: bool) -> int | None:
         """There is nothing to do: have the next messages pushed.

@@ -123,7 +123,7 @@ class Turns:
             stream.withdraw(freed=len(fresh))
         most = len(held) - len(fresh) + limit
         leased = [self.leases.add(owner, queue, got) for queue, got in intake.take(queues, limit)]
-        epoch, note = self.consuming.epoch, None
+        epoch, note, asked_at = self.consuming.epoch, None, time.monotonic()
         if leased or fresh:
             with self._noting(owner, leased):
                 note = self._publish_note(owner, without=fresh)
@@ -133,6 +133,7 @@ class Turns:
         try:
             if leased:
                 leased = self._when_noted(owner, leased, note, epoch)
+                stream.round_trip = time.monotonic() - asked_at
             if limit:
                 leased += self._more(intake, queues, most, limit - len(leased), idle=not leased)
         except StoreUnavailable:
