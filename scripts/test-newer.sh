@@ -44,7 +44,9 @@ run() {
 }
 
 failed=
-RABBITMQ_SERVER=$(inside rabbitmq-server /usr/lib/rabbitmq/bin/rabbitmq-server) run "RabbitMQ 4" rabbit "$@"
+rabbitmq=$(inside rabbitmq-server /usr/lib/rabbitmq/bin/rabbitmq-server)
+RABBITMQ_SERVER=$rabbitmq run "RabbitMQ 4" rabbit "$@"
+RABBITMQ_SERVER=$rabbitmq RABBITMQ_OWN_QUEUES=quorum run "RabbitMQ 4, Celeriac's own queues as in a cluster" rabbit "$@"
 REDIS_SERVER=$(inside valkey-server /usr/bin/valkey-server) run "Valkey 8" redis "$@"
 REDIS_SERVER=$(inside redis-server /usr/bin/redis-server) run "Redis 8" redis "$@"
 VALKEY_SERVER=$root/valkey-server.sh .venv/bin/python -m pytest -q tests/test_redis_forms.py -k valkey || failed="$failed valkey"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import ExitStack, closing
 from functools import partial
@@ -16,6 +17,7 @@ from celeriac.brokers.rabbitmq.delays import LEVELS, delay_route, ticks_until
 from celeriac.brokers.rabbitmq.methods import declare_queue, delete_queue
 from celeriac.brokers.rabbitmq.options import Address
 from celeriac.brokers.rabbitmq.owners import Owners
+from celeriac.brokers.rabbitmq.own_queues import kinds
 from celeriac.brokers.rabbitmq.topology import Binding, QueueSpec, plain_queue
 from celeriac.compat.connect_rabbitmq import rabbit_options
 from celeriac.errors import ConfigurationError, OwnerLost, QueueFull, StoreFull, StoreUnavailable, Unroutable
@@ -83,6 +85,78 @@ def test_a_full_queue_refuses_and_the_sender_is_told(make):
     with pytest.raises(QueueFull, match="images has no room"):
         broker.publish(messages("c"))
     assert ready(broker) == 2
+
+
+def test_a_queue_that_the_server_bounds_by_a_policy_is_full_after_a_while_and_then_at_once(make, shared_rabbitmq, rabbitmq_url):
+    """A refusal has no reason: a queue that elects its leader refuses, too, and is asked again for a while."""
+    vhost = rabbitmq_url.rpartition("/")[2]
+    shared_rabbitmq.eval(
+        f'rabbit_policy:set(<<"{vhost}">>, <<"bound">>, <<"^images$">>, [{{<<"max-length">>, 2}}, {{<<"overflow">>, '
+        '<<"reject-publish">>}], 0, <<"queues">>, <<"tests">>).'
+    )
+    broker = make(answer_timeout=1.0)
+    broker.publish(messages("a", "b"))
+    for longest in (5.0, 0.5):
+        since = time.monotonic()
+        with pytest.raises(QueueFull, match="images has no room"):
+            broker.publish(messages("c"))
+        assert time.monotonic() - since < longest
+    assert ready(broker) == 2
+
+
+def test_what_is_refused_for_a_moment_is_sent_all_the_same(make, shared_rabbitmq, rabbitmq_url):
+    vhost = rabbitmq_url.rpartition("/")[2]
+    policy = f'<<"{vhost}">>, <<"bound">>'
+    shared_rabbitmq.eval(
+        f'rabbit_policy:set({policy}, <<"^images$">>, [{{<<"max-length">>, 1}}, {{<<"overflow">>, '
+        '<<"reject-publish">>}], 0, <<"queues">>, <<"tests">>).'
+    )
+    broker = make()
+    broker.publish(messages("a"))
+    opened = threading.Timer(0.3, lambda: shared_rabbitmq.eval(f'rabbit_policy:delete({policy}, <<"tests">>).'))
+    opened.start()
+    broker.publish(messages("b", "c"))
+    opened.join()
+    assert raws(broker.lease(owner_of(broker), [QUEUE], 9)) == [b"a", b"b", b"c"]
+
+
+def test_a_queue_that_was_deleted_is_made_again_by_who_sends_to_it(make):
+    broker, other = make(), make()
+    broker.publish(messages("gone"))
+    _delete_queue(other, QUEUE)
+    with pytest.raises(Unroutable):
+        broker.publish(messages("lost, and told"))
+    broker.publish(messages("a"))
+    assert ready(broker) == 1
+
+
+@pytest.mark.parametrize(("earlier", "later"), [("classic", "quorum"), ("quorum", "classic")])
+def test_own_queues_of_another_type_are_used_as_they_are(make, caplog, earlier, later):
+    first, second = make(queue_type=earlier), make(queue_type=later)
+    for broker in (first, second):
+        broker.publish(messages("later", due=time.time() + 0.2))
+        owner = owner_of(broker)
+        assert raws(wait_until(lambda: broker.lease(owner, [QUEUE], 9))) == [b"later"]  # noqa: B023 - in its turn
+        broker.settle(owner, [failed(*broker.leased(owner))])
+    assert second.dead_count() == 2
+    warned = [each.getMessage() for each in caplog.records if "another type" in each.getMessage()]
+    assert len(warned) == (2 if later == "quorum" else 0)  # owners' and delays'; dead letters are looked for first
+
+
+@pytest.mark.parametrize(
+    ("wanted", "version", "first"),
+    [
+        ("classic", (3, 10), {}),
+        ("quorum", (3, 10), {"x-queue-type": "quorum"}),
+        ("classic", (4, 0), {"x-queue-type": "classic"}),
+        ("quorum", (4, 1), {"x-queue-type": "quorum", "x-delivery-limit": -1}),
+    ],
+)
+def test_own_queues_are_declared_of_a_type_where_the_server_has_a_default(wanted, version, first):
+    found = kinds(wanted, version)
+    assert found[0] == first
+    assert {} in found
+    assert {each.get("x-queue-type") for each in found} >= {None, "quorum"}
 
 
 def test_a_queue_that_is_there_with_other_settings_is_named(make):

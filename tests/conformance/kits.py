@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing
@@ -112,7 +113,8 @@ class RabbitKit(Kit):
         self.path = path
 
     def new_broker(self, backend: Backend | None) -> Broker:
-        return RabbitBroker(rabbit_options(self.url))
+        kind = os.environ.get("RABBITMQ_OWN_QUEUES", "classic")  # scripts/test-newer.sh tries both
+        return RabbitBroker(rabbit_options(self.url, queue_type=kind))
 
     def new_backend(self, ttl: int) -> Backend:
         return SQLiteBackend(self.path, result_ttl=ttl)

@@ -44,8 +44,14 @@ def app_options(app: Any, url: str, answer_seconds: float | None = None) -> Any:
     known["answer_timeout"] = float(transport.get("read_timeout") or answer_seconds or 10)
     if "dead_letter_limit" in transport:
         known["dead_limit"] = int(transport["dead_letter_limit"])
+    urls = _urls(conf, url)
+    known["queue_type"] = transport.get("own_queue_type") or _own_queue_type(app, urls)
+    if known["queue_type"] not in ("classic", "quorum"):
+        raise ConfigurationError(
+            f"own_queue_type in broker_transport_options is classic or quorum, not {known['queue_type']!r}"
+        )
     return rabbit_options(
-        _urls(conf, url), tls=conf.broker_use_ssl, strategy=conf.broker_failover_strategy,
+        urls, tls=conf.broker_use_ssl, strategy=conf.broker_failover_strategy,
         user=conf.broker_user, password=conf.broker_password, **known,
     )  # fmt: skip
 
@@ -56,6 +62,13 @@ def _heartbeat(conf: Any) -> float:
         return float(given)
     lease = float(conf.get("celeriac_lease_seconds") or LEASE_SECONDS)
     return max(1.0, lease / LEASE_SHARE)
+
+
+def _own_queue_type(app: Any, urls: str) -> str:
+    """Queues of our own survive a node where the app's do, or where it names several nodes."""
+    from celery.utils.quorum_queues import detect_quorum_queues
+
+    return "quorum" if ";" in urls or detect_quorum_queues(app, "amqp")[0] else "classic"
 
 
 def _urls(conf: Any, url: str) -> str:

@@ -20,7 +20,7 @@ from pamqp.base import Frame
 
 from celeriac.brokers.rabbitmq import deliveries, wire
 from celeriac.brokers.rabbitmq.closed import Blocked, ChannelClosed
-from celeriac.brokers.rabbitmq.confirms import Confirms, Published
+from celeriac.brokers.rabbitmq.confirms import Ahead, Confirms, Published
 from celeriac.brokers.rabbitmq.deliveries import Listener
 from celeriac.brokers.rabbitmq.handshake import start_ok
 from celeriac.brokers.rabbitmq.methods import answers_to, decode_method
@@ -59,6 +59,7 @@ class Connection:
         self.reconnected = False
         """Whether an earlier connection was lost."""
         self.round_trips = 0
+        self.server_version: tuple[int, ...] = ()
         self.listener: Listener | None = None
         self._purpose = purpose
         self._sock: socket.socket | None = None
@@ -114,6 +115,16 @@ class Connection:
             self._closed = True
             self.pinned = False
             self._drop()
+
+    def renew(self) -> None:
+        """Have the next call open another channel.  One that was opened while a quorum queue's leader was lost may refuse for good
+        what is published to that queue: it goes on asking the node that is gone.
+        """
+        with self.lock, contextlib.suppress(StoreUnavailable):
+            if self._sock is not None and self._channel_open:
+                self._channel_open = False
+                self._send(frame.marshal(commands.Channel.Close(200, "", 0, 0), WORK))
+                self._await(WORK, (commands.Channel.CloseOk,))
 
     def _drop(self) -> None:
         sock, self._sock = self._sock, None
@@ -180,7 +191,7 @@ class Connection:
         self._send(b"AMQP\x00\x00\x09\x01")
         start = self._await(0, (commands.Connection.Start,), deadline)
         known = start.server_properties
-        check_version(known.get("product"), str(known.get("version", "")), address)
+        self.server_version = check_version(known.get("product"), str(known.get("version", "")), address)
         self._send(frame.marshal(start_ok(self.options, start.mechanisms, self._purpose), 0))
         try:
             tune = self._await(0, (commands.Connection.Tune,), deadline)
@@ -494,36 +505,36 @@ class Connection:
         with self.lock:
             self._ensure_unblocked()
             self.round_trips += 1
-            first = self._confirms.begin()
+            first = self._confirms.upcoming
             for at in range(0, len(entries), WINDOW):
                 self._write(entries[at : at + WINDOW])
                 self._wait_confirmed()
             return self._confirms.end(first, entries)
 
-    def publish_ahead(self, entries: Sequence[Entry]) -> int:
-        """Publish a few messages without waiting; return the epoch, which :meth:`confirmed` asks for.
+    def publish_ahead(self, entry: Entry) -> Ahead:
+        """Publish a message without waiting; return what :meth:`confirmed` asks for.
 
         Raises:
-            StoreUnavailable: they may have been published or not.
+            StoreUnavailable: it may have been published or not.
         """
         with self.lock:
             self._ensure_unblocked()
-            self._write(entries)
-            return self.epoch
+            first = self._confirms.upcoming
+            self._write([entry])
+            return Ahead(entry, self.epoch, first)
 
-    def confirmed(self, entries: Sequence[Entry], epoch: int) -> Published:
-        """Wait until the server has confirmed what was published ahead in this epoch.
+    def confirmed(self, ahead: Ahead) -> Published:
+        """Wait until the server has confirmed or refused what was published ahead.
 
         Raises:
-            StoreUnavailable: the connection was lost since then; these may have been published or not.
+            StoreUnavailable: the connection was lost since then; it may have been published or not.
         """
         with self.lock:
-            if self.epoch != epoch:
+            if self.epoch != ahead.epoch:
                 raise StoreUnavailable(f"the connection to RabbitMQ at {self.options.url} was lost and made again")
             self.round_trips += 1
-            first = self._confirms.begin()
             self._wait_confirmed()
-            return self._confirms.end(first, entries)
+            return self._confirms.end(ahead.number, [ahead.entry])
 
     def _ensure_unblocked(self) -> None:
         self.ensure()

@@ -14,12 +14,15 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
+from pamqp.base import Frame
+
 from celeriac.broker import DeadMessage
 from celeriac.brokers.rabbitmq import properties, wire
 from celeriac.brokers.rabbitmq.closed import ChannelClosed
 from celeriac.brokers.rabbitmq.connection import WORK, Connection
 from celeriac.brokers.rabbitmq.methods import bind_queue, declare_exchange, declare_lock, declare_queue, delete_queue
 from celeriac.brokers.rabbitmq.options import RabbitOptions
+from celeriac.brokers.rabbitmq.own_queues import Arguments, declare
 from celeriac.brokers.rabbitmq.wire import Entry
 from celeriac.errors import StoreUnavailable
 from celeriac.message import Delivery
@@ -124,12 +127,12 @@ class DeadLetters:
         except ChannelClosed as error:
             if error.code != 404:
                 raise
-            self._connection.call(
-                declare_exchange(EXCHANGE, "fanout"),
-                declare_queue(QUEUE, {"x-max-length": self._limit, "x-overflow": "drop-head"}),
-                bind_queue(QUEUE, EXCHANGE, ""),
-            )
+            declare(self._connection, QUEUE, self._declarations)
         self._declared_at = self._connection.connected_at
+
+    def _declarations(self, kind: Arguments) -> list[Frame]:
+        bounds = {"x-max-length": self._limit, "x-overflow": "drop-head", **kind}
+        return [declare_exchange(EXCHANGE, "fanout"), declare_queue(QUEUE, bounds), bind_queue(QUEUE, EXCHANGE, "")]
 
     def count(self) -> int:
         """How many there are."""

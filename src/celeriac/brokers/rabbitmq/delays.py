@@ -10,6 +10,7 @@ from celeriac.brokers.rabbitmq import wire
 from celeriac.brokers.rabbitmq.closed import ChannelClosed
 from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.methods import bind_exchange, bind_queue, declare_exchange, declare_queue
+from celeriac.brokers.rabbitmq.own_queues import QUORUM, Arguments, declare
 from celeriac.brokers.rabbitmq.topology import Topology
 from celeriac.errors import ConfigurationError
 
@@ -48,8 +49,8 @@ def delay_route(queue: str, ticks: int) -> tuple[str, str]:
     return level_name(ticks.bit_length() - 1), key
 
 
-def delay_methods() -> list[Frame]:
-    """Declarations of all levels."""
+def delay_methods(kind: Arguments) -> list[Frame]:
+    """Declarations of all levels, of a type."""
     methods: list[Frame] = [declare_exchange(DUE, "topic")]
     for level in range(LEVELS):
         name = level_name(level)
@@ -58,7 +59,12 @@ def delay_methods() -> list[Frame]:
         arguments = {
             "x-message-ttl": round(TICK * 1000) << level,
             "x-dead-letter-exchange": following,
+            **kind,
         }
+        if (
+            kind.get("x-queue-type") == QUORUM
+        ):  # which would lose what is on its way to the next level when its leader dies
+            arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
         methods += [
             declare_exchange(name, "topic"),
             declare_queue(name, arguments),
@@ -88,10 +94,10 @@ class Delays:
             self._bound.add(queue)
             self._since = self._connection.connected_at
             return
-        methods = [] if self._bound else delay_methods()
-        bind = bind_queue(queue, DUE, "*." * LEVELS + delay_word(queue))
         self._topology.need(queue)
-        self._topology.call("celeriac.delay", *methods, bind)
+        if not self._bound:
+            declare(self._connection, "celeriac.delay.*", delay_methods)
+        self._topology.call("celeriac.delay", bind_queue(queue, DUE, "*." * LEVELS + delay_word(queue)))
         self._since = self._connection.connected_at
         self._bound.add(queue)
 

@@ -38,6 +38,9 @@ class RabbitOptions:
     heartbeat: float = 10.0
     """Silence after which either side gives the other up; 0 for never.  Too low, and a body that holds the interpreter's lock
     for as long costs the connection."""
+    queue_type: str = "classic"
+    """``classic`` or ``quorum``: of Celeriac's own queues.  Classic ones are away with the node of a cluster that has them; quorum ones cost
+    a write to disk on several nodes for what a slot takes and settles at once."""
     dead_limit: int = 10_000
     """Most dead letters kept; the oldest go first."""
 

@@ -23,6 +23,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from pamqp.base import Frame
+
 from celeriac.brokers.rabbitmq import notes, properties, wire
 from celeriac.brokers.rabbitmq.closed import ChannelClosed
 from celeriac.brokers.rabbitmq.connection import WORK, Connection
@@ -35,6 +37,7 @@ from celeriac.brokers.rabbitmq.methods import (
     unbind_queue,
 )
 from celeriac.brokers.rabbitmq.options import RabbitOptions
+from celeriac.brokers.rabbitmq.own_queues import Arguments, declare, kinds
 from celeriac.brokers.rabbitmq.wire import Entry
 from celeriac.errors import StoreUnavailable
 from celeriac.message import Delivery
@@ -63,6 +66,13 @@ PERSISTENT = properties.encode({"delivery_mode": 2})
 
 Registry = dict[str, dict[str, Any]]
 """For each owner its ``queues``, and when it was ``condemned`` (seconds since the epoch)."""
+
+
+def _declarations(kind: Arguments) -> list[Frame]:
+    lasting = {"x-message-ttl": SETTLED_SECONDS * 1000, "x-max-length": SETTLED_BATCHES}
+    return [
+        declare_exchange(EXCHANGE, "direct"), declare_queue(REGISTRY, kind), declare_queue(SETTLED, {**lasting, **kind}),
+    ]  # fmt: skip
 
 
 def lease_queue(owner: str) -> str:
@@ -149,7 +159,7 @@ class Owners:
         connection = self._connection
         after = json.dumps(registry)
         if after != before or len(taken) != 1:
-            connection.publish([Entry(b"", REGISTRY.encode(), PERSISTENT, after.encode())])
+            _write(connection, [Entry(b"", REGISTRY.encode(), PERSISTENT, after.encode())])
             connection.send(wire.ack_frame(WORK, got.tag, multiple=False) for got in taken)
         else:
             connection.send([wire.requeue_frame(WORK, taken[0].tag, multiple=False)])
@@ -158,10 +168,7 @@ class Owners:
         """Once for each connection that publishes: with a new one it may be another server."""
         self._publishing.ensure()
         if self._declared_at != self._publishing.connected_at:
-            lasting = {"x-message-ttl": SETTLED_SECONDS * 1000, "x-max-length": SETTLED_BATCHES}
-            self._publishing.call(
-                declare_exchange(EXCHANGE, "direct"), declare_queue(REGISTRY), declare_queue(SETTLED, lasting)
-            )
+            declare(self._publishing, f"{REGISTRY} or {SETTLED}", _declarations)
             self._declared_at = self._publishing.connected_at
 
     # -- owners ----------------------------------------------------------------------------------------------------
@@ -171,13 +178,14 @@ class Owners:
         with self.locked() as registry:
             if owner in registry:
                 return
-            arguments = {"x-max-length": 1, "x-expires": ABANDONED_SECONDS * 1000}
+            kind = kinds(self._publishing.options.queue_type, self._publishing.server_version)[0]
+            arguments = {"x-max-length": 1, "x-expires": ABANDONED_SECONDS * 1000, **kind}
             methods = []
             for name, key in ((lease_queue(owner), owner), (beat_queue(owner), f"beat:{owner}")):
                 methods.append(declare_queue(name, arguments))
                 methods.append(bind_queue(name, EXCHANGE, key))
             self._connection.call(*methods)
-            self._connection.publish([beat_entry(owner, ttl)])
+            _write(self._connection, [beat_entry(owner, ttl)])
             registry[owner] = {"queues": list(queues)}
 
     def remove(self, owner: str) -> bool:
@@ -272,12 +280,12 @@ class Owners:
         """Replace a condemned owner's note, and remember that messages were settled; call it with the lock held."""
         entries = settled_entries(settled)
         entries.append(Entry(b"", lease_queue(owner).encode(), PERSISTENT, notes.encode(left)))
-        self._connection.publish(entries)
+        _write(self._connection, entries)
 
     def remember_settled(self, raws: Sequence[bytes]) -> None:
         """Remember messages that are settled although they may come back."""
         self._declare()
-        self._publishing.publish(settled_entries(raws))
+        _write(self._publishing, settled_entries(raws))
 
     def look_up(self, raws: Sequence[bytes]) -> tuple[set[bytes], set[bytes]]:
         """Which of these messages are in an owner's note, and which were settled by others; by their :func:`key_of`."""
@@ -299,6 +307,14 @@ class Owners:
         size = notes.DIGEST
         bodies = [wire.content(got.raw)[1] for got in taken]
         return {body[at : at + size] for body in bodies for at in range(0, len(body), size)}
+
+
+def _write(connection: Connection, entries: Sequence[Entry]) -> None:
+    if connection.publish(entries).refused:
+        connection.renew()
+        raise StoreUnavailable(
+            f"RabbitMQ did not take what is kept about workers: a queue of {EXCHANGE} is away for now"
+        )
 
 
 def key_of(raw: bytes) -> bytes:

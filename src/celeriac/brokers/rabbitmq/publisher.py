@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Collection, Iterable, Sequence
 
 from celeriac.brokers.rabbitmq import wire
+from celeriac.brokers.rabbitmq.closed import ChannelClosed
+from celeriac.brokers.rabbitmq.confirms import Published
 from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.dead import DeadLetters, letter_entry
 from celeriac.brokers.rabbitmq.delays import Delays, delay_route, ticks_until
-from celeriac.brokers.rabbitmq.methods import purge_queue
+from celeriac.brokers.rabbitmq.methods import declare_queue, purge_queue
 from celeriac.brokers.rabbitmq.topology import Topology
 from celeriac.brokers.rabbitmq.wire import Entry
-from celeriac.errors import QueueFull, StoreFull, Unroutable
+from celeriac.errors import QueueFull, StoreError, StoreFull, Unroutable
 from celeriac.message import Message
 from celeriac.outcome import Outcome
+
+INSIST_PAUSE, LONGEST_INSIST_PAUSE = 0.02, 0.5
+"""Seconds before what a queue refused is sent again.  A quorum queue elects its leader within a second, as a rule."""
 
 
 class Publisher:
@@ -24,6 +30,8 @@ class Publisher:
         self._topology = topology
         self._delays = delays
         self._dead = dead
+        self._full: set[str] = set()
+        """Queues that were seen to have a bound that the app does not know of."""
         self._followed: dict[tuple[str, int], set[int]] = {}
         """For outcomes whose settling was cut short: which of their messages were confirmed."""
 
@@ -40,14 +48,55 @@ class Publisher:
         with self._connection.lock:
             entries = [self._entry(message) for message in messages]
             published = self._connection.publish(entries)
-        if published.refused:
-            first = messages[min(published.refused)].queue
-            raise QueueFull(first, count=len(messages), refused=tuple(sorted(published.refused)))
-        if published.unroutable:
-            exchange, key = min(published.unroutable)
-            raise Unroutable(
-                f"no queue is bound to exchange {exchange!r} for routing key {key!r}; nothing gets the message"
-            )
+        refused, unroutable = published
+        if refused and not any(self._is_bounded(messages[at]) for at in refused):
+            refused, unroutable = self._insist(messages, entries, published)
+        if refused:
+            raise QueueFull(messages[refused[0]].queue, count=len(messages), refused=refused)
+        if unroutable:
+            raise self._unroutable(unroutable)
+
+    def _unroutable(self, addresses: Collection[tuple[str, str]]) -> StoreError:
+        """Why no queue would have got a message."""
+        exchange, key = min(addresses)
+        self._topology.forget()  # it may have been deleted: the next one makes it again
+        if not exchange:
+            try:
+                self._connection.call(declare_queue(key, passive=True))
+            except ChannelClosed as error:
+                if "home node" in error.text:  # of a classic queue; what is away is not a target
+                    return error
+        return Unroutable(
+            f"no queue is bound to exchange {exchange!r} for routing key {key!r}; nothing gets the message"
+        )
+
+    def _is_bounded(self, message: Message) -> bool:
+        """Whether a queue that refused a message may be full, as far as is known."""
+        if not message.queue or message.due is not None:
+            return False
+        return message.queue in self._full or "reject-publish" in str(
+            self._topology.spec(message.queue).arguments.get("x-overflow")
+        )
+
+    def _insist(self, messages: Sequence[Message], entries: Sequence[Entry], published: Published) -> Published:
+        """Send again what was refused for no reason that we know of: the queue elects a leader, or a policy of the server bounds it.
+
+        Raises:
+            StoreUnavailable: a queue is away.
+        """
+        refused, unroutable = published
+        pause, deadline = INSIST_PAUSE, time.monotonic() + self._connection.options.answer_timeout
+        while refused and time.monotonic() < deadline:
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_INSIST_PAUSE)
+            self._connection.renew()
+            again = self._connection.publish([entries[at] for at in refused])
+            refused, unroutable = tuple(refused[at] for at in again.refused), unroutable | again.unroutable
+        full = {messages[at].queue for at in refused} - {""}
+        for queue in sorted(full):
+            self._connection.call(declare_queue(queue, passive=True))  # an error of its own, if the queue is away
+        self._full |= full
+        return Published(refused, unroutable)
 
     def _entry(self, message: Message) -> Entry:
         queue, raw = message.queue, message.raw
@@ -99,10 +148,12 @@ class Publisher:
             if index not in refused and address not in published.unroutable:
                 self._followed.setdefault((owner, outcome.delivery.tag), set()).add(number)
         if refused:
-            raise StoreFull("a queue has reached its maximum length, and what follows a task does not fit into it")
+            self._connection.renew()
+            raise StoreFull(
+                "a queue does not take what follows a task: it has reached its maximum length, or it is away for now"
+            )
         if published.unroutable:
-            exchange, key = min(published.unroutable)
-            raise Unroutable(f"no queue is bound to exchange {exchange!r} for routing key {key!r}")
+            raise self._unroutable(published.unroutable)
 
     def _following(self, outcome: Outcome, what: Message | None) -> Entry:
         if what is not None:

@@ -52,11 +52,13 @@ def vhost_refused(options: RabbitOptions, text: str) -> AccessDenied:
     )
 
 
-def check_version(product: object, version: str, address: Address) -> None:
-    """Refuse a server that is too old.  One that does not call itself RabbitMQ is taken at its word."""
+def check_version(product: object, version: str, address: Address) -> tuple[int, ...]:
+    """Refuse a server that is too old; return its version.  One that does not call itself RabbitMQ is taken for the oldest that will do."""
     parts = version.split(".")
     if product != "RabbitMQ" or len(parts) < 2 or not all(part.isdigit() for part in parts[:2]):
-        return
-    if (int(parts[0]), int(parts[1])) < OLDEST:
+        return OLDEST
+    found = int(parts[0]), int(parts[1])
+    if found < OLDEST:
         wanted = ".".join(map(str, OLDEST))
         raise SchemaError(f"RabbitMQ {version} at {address} is too old: Celeriac needs {wanted} or newer")
+    return found

@@ -6,10 +6,10 @@ import threading
 import time
 from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import NamedTuple
 
 from celeriac.broker import Listening
 from celeriac.brokers.rabbitmq import notes
+from celeriac.brokers.rabbitmq.confirms import Ahead
 from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.fetching import Fetching
 from celeriac.brokers.rabbitmq.intake import LONGEST_REST, Intake
@@ -21,21 +21,12 @@ from celeriac.brokers.rabbitmq.publisher import Publisher, goes_back_unchanged
 from celeriac.brokers.rabbitmq.stream import Kind, Stream
 from celeriac.brokers.rabbitmq.suspects import Suspects
 from celeriac.brokers.rabbitmq.topology import Topology
-from celeriac.brokers.rabbitmq.wire import Entry
 from celeriac.errors import OwnerLost, StoreUnavailable
 from celeriac.message import Delivery
 from celeriac.outcome import Outcome, Settlement
 
 FENCE_SECONDS = 1.0
 """How long a proof that the owner was not condemned is good for.  Others condemn only who was silent for much longer."""
-
-
-class _Note(NamedTuple):
-    """On its way to the server."""
-
-    entry: Entry
-    epoch: int
-    """Of the connection that it was sent by."""
 
 
 class Turns:
@@ -152,7 +143,7 @@ class Turns:
             self._return_leases(owner, leased)
             raise
 
-    def _when_noted(self, owner: str, leased: list[Delivery], note: _Note | None, epoch: int) -> list[Delivery]:
+    def _when_noted(self, owner: str, leased: list[Delivery], note: Ahead | None, epoch: int) -> list[Delivery]:
         """Wait until the server has the note, before any of these start; return those that are ours then."""
         with self._noting(owner, leased):
             self._confirm_note(owner, note)
@@ -287,20 +278,23 @@ class Turns:
         """
         self._confirm_note(owner, self._publish_note(owner))
 
-    def _publish_note(self, owner: str, *, without: Container[int] = ()) -> _Note | None:
+    def _publish_note(self, owner: str, *, without: Container[int] = ()) -> Ahead | None:
         """Write down what an owner holds, without some tags; return what is to be confirmed."""
         if self._publishing.blocked is not None:
             return None  # its alarm is on: draining the queues is what helps, so it goes on without
         held = [delivery for delivery in self.leases.deliveries(owner) if delivery.tag not in without]
-        entry = note_entry(owner, notes.encode(held))
-        return _Note(entry, self._publishing.publish_ahead([entry]))
+        return self._publishing.publish_ahead(note_entry(owner, notes.encode(held)))
 
-    def _confirm_note(self, owner: str, note: _Note | None) -> None:
+    def _confirm_note(self, owner: str, note: Ahead | None) -> None:
         if note is None:
             return
-        if self._publishing.confirmed([note.entry], note.epoch).unroutable:
+        published = self._publishing.confirmed(note)
+        if published.unroutable:
             self._fence_off(owner)
             raise OwnerLost(f"{owner} is not registered, or its leases were taken over")
+        if published.refused:
+            self._publishing.renew()
+            raise StoreUnavailable(f"RabbitMQ did not take the note of what {owner} holds: its queue is away for now")
         self._proved[owner] = time.monotonic()
 
     def _fence_off(self, owner: str) -> None:
