@@ -80,10 +80,14 @@ class RabbitServer:
         config: more lines for ``rabbitmq.conf``.
         schedulers: Erlang's threads; ``None``: one for each core.
         joins: a running node, to make one cluster with it.  It must outlive this one.
+        plugins: names, with commas between them.
     """
 
-    def __init__(self, *, config: str = "", schedulers: int | None = 1, joins: RabbitServer | None = None) -> None:
+    def __init__(
+        self, *, config: str = "", schedulers: int | None = 1, joins: RabbitServer | None = None, plugins: str = ""
+    ) -> None:
         self.config = config
+        self.plugins = plugins
         self.schedulers = schedulers
         self.joins = joins
         self.port = 0
@@ -230,7 +234,7 @@ class RabbitServer:
     def _prepare(self) -> None:
         for name in ("home", "mnesia", "log"):
             (self.directory / name).mkdir(exist_ok=True)
-        (self.directory / "plugins").write_text("[].")
+        (self.directory / "plugins").write_text(f"[{self.plugins}].")
         config = self.config
         if self.joins is not None:
             config += _CLUSTER.format(self.joins.node)

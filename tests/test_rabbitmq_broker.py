@@ -16,8 +16,8 @@ from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.delays import LEVELS, delay_route, ticks_until
 from celeriac.brokers.rabbitmq.methods import declare_queue, delete_queue
 from celeriac.brokers.rabbitmq.options import Address
-from celeriac.brokers.rabbitmq.owners import Owners
 from celeriac.brokers.rabbitmq.own_queues import kinds
+from celeriac.brokers.rabbitmq.owners import Owners
 from celeriac.brokers.rabbitmq.topology import Binding, QueueSpec, plain_queue
 from celeriac.compat.connect_rabbitmq import rabbit_options
 from celeriac.errors import ConfigurationError, OwnerLost, QueueFull, StoreFull, StoreUnavailable, Unroutable
@@ -87,7 +87,9 @@ def test_a_full_queue_refuses_and_the_sender_is_told(make):
     assert ready(broker) == 2
 
 
-def test_a_queue_that_the_server_bounds_by_a_policy_is_full_after_a_while_and_then_at_once(make, shared_rabbitmq, rabbitmq_url):
+def test_a_queue_that_the_server_bounds_by_a_policy_is_full_after_a_while_and_then_at_once(
+    make, shared_rabbitmq, rabbitmq_url
+):
     """A refusal has no reason: a queue that elects its leader refuses, too, and is asked again for a while."""
     vhost = rabbitmq_url.rpartition("/")[2]
     shared_rabbitmq.eval(

@@ -13,7 +13,7 @@ from celeriac.compat import connect
 from celeriac.errors import AccessDenied, ConfigurationError, StoreUnavailable
 from celeriac.message import Message
 from tests.certificates import Authority, Pair
-from tests.helpers import free_port
+from tests.helpers import free_port, wait_until
 from tests.server_postgres import PostgresServer
 from tests.server_rabbitmq import RabbitServer
 from tests.servers import RedisServer
@@ -230,3 +230,47 @@ def test_the_send_path_says_it_too(redis, tmp_path):
         app.send_task("anything")
     with closing(connect.producer(app)) as broker, pytest.raises(AccessDenied):
         broker.publish([Message("celery", b"{}")])
+
+
+def test_a_certificate_is_the_login_on_rabbitmq(ca, redis_url, tmp_path):
+    """``EXTERNAL``: the server takes the user's name from the certificate, and no password is sent."""
+    pair, client, port = ca.server(), ca.client("worker"), free_port()
+    config = f"""
+        listeners.ssl.1 = 127.0.0.1:{port}
+        ssl_options.cacertfile = {ca.certificate}
+        ssl_options.certfile = {pair.certificate}
+        ssl_options.keyfile = {pair.key}
+        ssl_options.verify = verify_peer
+        ssl_options.fail_if_no_peer_cert = true
+        ssl_cert_login_from = common_name
+        auth_mechanisms.1 = EXTERNAL
+    """
+    conf = {
+        "broker_login_method": "EXTERNAL",
+        "worker_enable_remote_control": True,
+        "broker_use_ssl": {
+            "ca_certs": str(ca.certificate),
+            "certfile": str(client.certificate),
+            "keyfile": str(client.key),
+        },
+    }
+    url = f"amqps://localhost:{port}//"
+    with RabbitServer(config=config, plugins="rabbitmq_auth_mechanism_ssl") as server:
+        assert "not let in" in refusal(url, **conf) or "refused the login" in refusal(url, **conf)
+        server.eval(
+            'rabbit_auth_backend_internal:add_user(<<"worker">>, <<>>, <<"tests">>), '
+            'rabbit_auth_backend_internal:set_permissions(<<"worker">>, <<"/">>, <<".*">>, <<".*">>, <<".*">>, <<"tests">>).'
+        )
+        with Stage(tmp_path, url, redis_url, app=APP, conf=conf) as stage, stage.worker() as worker:
+            assert stage.send("note_late", "in").get(timeout=10) == "in"
+            assert wait_until(lambda: stage.client.control.ping(timeout=1.0)) == [{"one@test": {"ok": "pong"}}]
+            assert "cannot be read" not in worker.log()  # Redis is not taken for a server behind RabbitMQ's TLS
+            assert worker.stop() == 0
+        assert "not login_method PLAIN" in refused_setting(url, **{**conf, "broker_login_method": None})
+
+
+def refused_setting(url, **conf):
+    """The text with which a setting is refused."""
+    with pytest.raises(ConfigurationError) as caught:
+        ping(url, **conf)
+    return str(caught.value)
