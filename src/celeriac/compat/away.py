@@ -15,6 +15,8 @@ def telling_away(backend: Any, what: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if isinstance(error, (StoreUnavailable, *(getattr(backend, "connection_errors", None) or ()))):
+        if isinstance(error, (StoreUnavailable, *(getattr(backend, "connection_errors", None) or ()))) or (
+            getattr(backend, "always_retry", False) and backend.exception_safe_to_retry(error)
+        ):
             raise StoreUnavailable(f"{what}: {error}") from error
         raise

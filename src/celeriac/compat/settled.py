@@ -71,7 +71,7 @@ class Settled:
         if ignores_result(job.plan, request):
             return None
         with telling_away(task.backend, "Whether it has a result already cannot be found out"):
-            meta = task.backend.get_task_meta(job.task_id, cache=False)
+            meta = _meta(task.backend, job.task_id)
         if meta["status"] not in FINAL:
             return None
         with collecting(Collector()) as collector:
@@ -84,3 +84,12 @@ class Settled:
                     job.task_id, meta["result"], meta.get("traceback"), request=request, store_result=False
                 )
         return collected_outcome(Outcome(job.delivery, State.IGNORED), collector)
+
+
+def _meta(backend: Any, task_id: str) -> dict[str, Any]:
+    """A task's record, asked for once: with ``result_backend_always_retry`` Celery's way does not come back while the store is away, with a
+    warning each time, and the engine asks again later by itself.
+    """
+    ask = getattr(backend, "_get_task_meta_for", None)
+    meta: dict[str, Any] = ask(task_id) if ask is not None else backend.get_task_meta(task_id, cache=False)
+    return meta

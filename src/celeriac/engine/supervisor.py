@@ -234,7 +234,7 @@ class Supervisor:
     def _died(self, slot: SlotHandle, event: Exited, reason: str) -> None:
         how = _how(event.status)
         if not slot.fates:
-            logger.error("Slot %d (pid %d) died unexpectedly: %s", slot.number, event.pid, how)
+            logger.error("Slot %d (pid %d): Worker exited prematurely: %s", slot.number, event.pid, how)
         else:
             logger.debug("Slot %d (pid %d) ended: %s", slot.number, event.pid, reason)
         if not slot.ready:
