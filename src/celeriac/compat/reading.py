@@ -56,7 +56,7 @@ class Reader:
     def _plan(self, name: Any) -> Plan:
         task = self._app.tasks.get(name) if isinstance(name, str) else None
         if task is None:
-            raise UnknownTask(f"{name!r} is not a registered task of this worker; is its module imported?")
+            raise UnknownTask(f"Received unregistered task of type {name!r}; is its module imported?")
         context.adopt(task)
         plan = Plan(task, *self._limits)
         plan.policies = policies_of(self._app, task)

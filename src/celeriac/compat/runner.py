@@ -527,7 +527,7 @@ class CeleryRunner:
         if job.request is not None and reason in ("soft", "hard"):
             timed_out(job.request, as_given(limit), soft=reason == "soft")
         if reason == "soft":
-            trace_log.warning("Soft time limit (%gs) exceeded for %s", limit, job.name)
+            trace_log.warning("Soft time limit (%gs) exceeded for %s[%s]", limit, job.name, job.task_id)
             return SoftTimeLimitExceeded(as_given(limit))
         return TimeLimitExceeded(as_given(limit)) if reason == "hard" else Terminated(limit)
 
