@@ -88,7 +88,8 @@ class CeleryRunner:
         self._verdicts = Verdicts(app, hostname, max_crashes)
         self._settled = Settled(app, self._verdicts, stores_apart=stores_apart)
         self._stopped: Callable[[TaskJob, Request, BaseException], tuple[Outcome, str, Any]]
-        self._stopped = Judge(self._verdicts).stopped
+        self._judge = Judge(self._verdicts)
+        self._stopped = self._judge.stopped
         self._door: Door | None = None
         self.body_ended: Callable[[Job], None] = lambda _job: None
         """See :class:`~celeriac.engine.runner.Runner`."""
@@ -245,6 +246,8 @@ class CeleryRunner:
             outcome, state, value = self._stopped(job, request, error)
         finally:
             self._after(job, request, state, value)
+            if job.is_unrecorded:
+                outcome = self._judge.record_again(job, request, outcome)
             stack.leave(outer_requests)
             context.task_stack.leave(outer_tasks)
         if WORK in request.__dict__:
@@ -289,6 +292,8 @@ class CeleryRunner:
         finally:
             with OutsideLoop():
                 self._after(job, request, state, value)
+                if job.is_unrecorded:
+                    outcome = self._judge.record_again(job, request, outcome)
             stack.leave(outer_requests)
             context.task_stack.leave(outer_tasks)
         if WORK in request.__dict__:

@@ -46,5 +46,14 @@ def has_connection():
 
 
 @shared_task
+def break_connection(error=None):
+    """Leaves a connection that cannot be used, as the database's restart does."""
+    Order.objects.count()
+    connection.connection.close()
+    if error:
+        raise ValueError(error)
+
+
+@shared_task
 async def count():
     return await Order.objects.acount()
