@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 
@@ -41,12 +42,14 @@ def assert_hard_limit(stage, task, key, seconds=3.0):
 
 @pytest.mark.parametrize("pool", ["processes", "threads", "solo", "asyncio"])
 def test_a_soft_limit_can_be_caught(stage, pool):
-    with stage.worker(pool=pool, concurrency=4):
+    with stage.worker(pool=pool, concurrency=4) as worker:
         for task in ("softly_asleep", "softly_busy", "softly_async"):
             assert stage.send(task, task).get(timeout=10) == "caught"
         failing = stage.send("softly_failing", "failing")
         with pytest.raises(SoftTimeLimitExceeded):
             failing.get(timeout=10)
+        told = re.escape(f"exceeded for {stage.module}.softly_failing[{failing.id}]")
+        assert re.search(rf"Soft time limit \([\d.]+s\) {told}", worker.log())
         assert stage.send("note", "after").get(timeout=10) == "after"
 
 

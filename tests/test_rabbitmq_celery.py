@@ -185,6 +185,12 @@ def test_a_quorum_queue_serves_work_and_stock_producers_delay_in_the_broker(lab)
         assert time.time() - started >= 1.9
 
 
+def test_what_was_delayed_tells_the_queue_that_it_came_from(lab):
+    with lab.worker(Worker):
+        for sender in (lab.stock, lab.ours):
+            assert lab.send(sender, "tell", "later", countdown=0.05).get(timeout=20)["routing_key"] == "celery"
+
+
 def test_what_expires_stays_in_its_queue_for_a_worker_to_say_so(lab):
     lab.send(lab.ours, "tell", "late", expires=0.001)
     owner = owner_of(lab.broker, ["celery"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import time
 from datetime import datetime, timedelta, timezone
@@ -317,6 +318,20 @@ def test_the_worker_refuses_on_its_command_line(tmp_path):
             finally:
                 worker.close()
             assert text in worker.log()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root is warned of pickle")
+def test_pickle_is_refused_to_root_as_by_celery(tmp_path):
+    conf, env = {"accept_content": ["json", "pickle"]}, {"C_FORCE_ROOT": ""}
+    with Stage(tmp_path, app=APP) as stage:
+        worker = stage.worker(conf=conf, env=env)
+        worker.launch()
+        try:
+            assert worker.wait() == 1
+        finally:
+            worker.close()
+    assert "Running a worker with superuser privileges" in worker.log()
+    assert "Traceback" not in worker.log()
 
 
 def test_settings_without_an_effect_are_named():

@@ -10,6 +10,8 @@ from datetime import datetime, timedelta, timezone
 import celery
 import pytest
 import redis
+from celery.app import trace
+from celery.contrib.testing.worker import start_worker
 from celery.exceptions import TimeLimitExceeded, WorkerLostError
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -223,3 +225,34 @@ def test_messages_are_signed(tmp_path, kept_registry):
                 stage.send("note", "unsigned", serializer="json").get(timeout=10)
         assert not stage.effects.of("ran", "unsigned")
         assert connect.open_broker(stage.client).dead_count() == 1
+
+
+def test_who_wraps_bodies_where_celery_makes_its_tracer_wraps_ours(tmp_path, monkeypatch):
+    heard, original = [], trace.build_tracer
+
+    def build_tracer(name, task, *args, **options):
+        """What sentry-sdk does, among others."""
+        body = task.run
+
+        def wrapped(*words):
+            try:
+                return body(*words)
+            except ValueError as error:
+                heard.append(str(error))
+                raise
+
+        task.run = wrapped
+        return original(name, task, *args, **options)
+
+    monkeypatch.setattr(trace, "build_tracer", build_tracer)
+    url = f"sqlite:///{tmp_path}/tracked.sqlite3"
+    app = celeriac.Celery("tracked", broker=url, backend=url, set_as_current=False)
+
+    @app.task(shared=False)
+    def fail(text):
+        raise ValueError(text)
+
+    with start_worker(app, perform_ping_check=False):
+        for text in ("one", "two"):
+            fail.delay(text).get(timeout=20, propagate=False)
+    assert heard == ["one", "two"]

@@ -9,12 +9,14 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import celery
 import pytest
 from celery import chain, chord, group
 from celery.exceptions import WorkerLostError
 
 import celeriac
-from celeriac import Celery, NotUnique
+from celeriac import Celery, NotUnique, upgrade
+from celeriac.compat.declaring import check_all
 from celeriac.errors import ConfigurationError
 from tests.apps import once
 from tests.helpers import wait_until
@@ -310,3 +312,19 @@ def test_options_that_cannot_work_are_refused_when_the_task_is_declared(options,
 
 def test_what_it_raises_is_public():
     assert issubclass(celeriac.NotUnique, celeriac.CeleriacError)
+
+
+@pytest.mark.parametrize("kind", [celery.Celery, Celery])
+def test_an_option_that_a_base_class_declares_is_not_taken_for_a_slip_of_the_pen(tmp_path, kind):
+    class Singleton(celery.Task):  # as the package celery-singleton has it
+        abstract = True
+        unique_on = None
+
+    app = kind("addons", broker=f"sqlite:///{tmp_path}/addons.sqlite3", set_as_current=False)
+    upgrade(app)
+
+    @app.task(base=Singleton, unique_on=["user"], shared=False)
+    def notify(user): ...
+
+    check_all(app)
+    assert notify.unique_on == ["user"]

@@ -159,6 +159,32 @@ def test_database_connections_end_with_their_task(shop, worker):
     assert shop.run(program) == [False, False, False]
 
 
+BROKEN = """
+sent = [tasks.break_connection.delay(), tasks.break_connection.delay("as asked"), tasks.add.delay(1, 2)]
+answer = [repr(each.get(timeout=20, propagate=False)) for each in sent]
+"""
+
+
+@pytest.mark.parametrize("pool", ["processes", "threads", "asyncio"])
+def test_a_result_is_stored_although_the_task_left_a_broken_connection(shop, pool):
+    with shop.worker(pool=pool, name=f"broken-{pool}", concurrency=1):
+        unstored, failed, after = shop.run(BROKEN)
+
+    assert "closed database" in unstored
+    assert failed == "ValueError('as asked')"
+    assert after == "3"
+
+
+def test_a_late_task_whose_process_is_killed_in_a_transaction_runs_again(shop, tmp_path):
+    marker = tmp_path / "marker"
+    with shop.worker(name="killed") as worker:
+        send = f'answer = tasks.pay_slowly.delay(Order.objects.create(name="late").pk, {str(marker)!r}).id'
+        task_id = shop.run(send)
+        os.kill(int(wait_until(lambda: marker.exists() and marker.read_text(), 20, worker.log)), signal.SIGKILL)
+
+        assert shop.run(f"answer = tasks.pay_slowly.AsyncResult({task_id!r}).get(timeout=20)") == "late paid"
+
+
 def test_coroutine_tasks_use_models_and_store_results_in_any_pool(shop):
     program = "answer = [each.get(timeout=20) for each in [tasks.count.delay() for _ in range(5)]]"
     for pool in ("asyncio", "threads"):

@@ -10,6 +10,7 @@ from celery.bin import beat as celery_beat
 from celery.bin import worker as celery_worker
 from celery.bin.base import CeleryCommand, CeleryDaemonCommand, CeleryOption, handle_preload_options
 from celery.bin.celery import celery as original
+from celery.exceptions import SecurityError
 from celery.platforms import detached, maybe_drop_privileges
 from celery.utils.log import get_logger
 from celery.utils.nodenames import node_format
@@ -121,13 +122,17 @@ def run_worker(ctx: click.Context, **options: Any) -> None:
         ctx.exit(detach(app, hostname, options["logfile"], options["pidfile"], **daemon))
     kind = app.Worker  # all that it is made of is read while we may still read everything
     maybe_drop_privileges(uid=daemon["uid"], gid=daemon["gid"])
-    worker = kind(
-        hostname=hostname,
-        pidfile=node_format(options.pop("pidfile", None), hostname),
-        no_color=ctx.obj.no_color,
-        quiet=ctx.obj.quiet,
-        **options,
-    )
+    try:
+        worker = kind(
+            hostname=hostname,
+            pidfile=node_format(options.pop("pidfile", None), hostname),
+            no_color=ctx.obj.no_color,
+            quiet=ctx.obj.quiet,
+            **options,
+        )
+    except SecurityError as error:  # root and pickle: Celery's text says what to do
+        ctx.obj.error(error.args[0])
+        ctx.exit(1)
     worker.start()
     ctx.exit(worker.exitcode or 0)
 

@@ -6,8 +6,6 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import celery
-
 from celeriac.compat import connect
 from celeriac.compat.patterns.circuit_breaker import CircuitBreakerPattern
 from celeriac.compat.patterns.dead_letter import DeadLetterPattern
@@ -49,20 +47,21 @@ def known_options() -> dict[str, str]:
     return {name: text for pattern in PATTERNS for name, text in pattern.options.items()}
 
 
-def check_names(task: str, given: Iterable[str]) -> None:
-    """Look for misspelt options among those that a task was given.
+def check_names(task: Any, given: Iterable[str]) -> None:
+    """Look for misspelt options among those that a task was given: what Celery or the task's base class has is none.
 
     Raises:
         ConfigurationError: one looks like an option that there is.
     """
     known = known_options()
+    inherited = {name for base in task.__class__.__mro__[1:] for name in vars(base)}
     for name in given:
-        if name in known or name in CELERYS_OWN or hasattr(celery.Task, name):
+        if name in known or name in CELERYS_OWN or name in inherited:
             continue
         close = difflib.get_close_matches(name, known, 1, SIMILAR)
         if close:
             raise ConfigurationError(
-                f"Task {task} has an option {name!r}, which there is not. Did you mean {close[0]!r}?"
+                f"Task {task.name} has an option {name!r}, which there is not. Did you mean {close[0]!r}?"
             )
 
 
@@ -72,7 +71,7 @@ def check_task(task: Any, given: Mapping[str, Any]) -> None:
     Raises:
         ConfigurationError: an option that is misspelt or cannot work.
     """
-    check_names(task.name, given)
+    check_names(task, given)
     for pattern in PATTERNS:
         if pattern.is_used(task):
             pattern.check(task)

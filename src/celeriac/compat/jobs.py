@@ -136,6 +136,7 @@ class TaskJob:
         "interrupted",
         "is_async",
         "is_late",
+        "is_unrecorded",
         "name",
         "permit",
         "plan",
@@ -161,6 +162,8 @@ class TaskJob:
         self.permit: Permit | None = None
         self.error: BaseException | None = None
         """What the body raised, once it has."""
+        self.is_unrecorded = False
+        """Whether its failure could not be stored."""
         self.value: Any = None
         """What the body returned, once it has; kept for policies."""
         self.request: Any = None

@@ -69,9 +69,18 @@ class Judge:
             return back_to_tail(job), "REJECTED"
         collector = current_collector()
         if collector is not None and not (collector.results or collector.publish or collector.chord_parts):
-            self._verdicts.record(job, request, bug)
+            job.is_unrecorded = not self._verdicts.record(job, request, bug)
         letter = self._verdicts.dead(DeadReason.FAILED, error, headers=job.headers, trace=format_error(bug))
         return Outcome(job.delivery, State.FAILED, publish=held(request), dead=letter), "FAILURE"
+
+    def record_again(self, job: TaskJob, request: Request, outcome: Outcome) -> Outcome:
+        """Store a failure that could not be stored before the receivers of ``task_postrun`` were called: those of Django's
+        give up a broken connection to the database, which may have the results, too.
+        """
+        assert job.error is not None
+        with collecting(Collector()) as collector:
+            self._verdicts.record(job, request, job.error)
+        return collected_outcome(outcome, collector)
 
     def _judged(self, job: TaskJob, request: Request, error: BaseException) -> tuple[Outcome, str]:
         delivery, task = job.delivery, job.plan.task

@@ -10,6 +10,7 @@ from typing import Any
 
 from celeriac.brokers.rabbitmq import properties as amqp
 from celeriac.brokers.rabbitmq import wire
+from celeriac.brokers.rabbitmq.delays import delayed_queue
 from celeriac.message import AGAIN_HEADER, CRASHES_HEADER
 
 Envelope = dict[str, Any]
@@ -51,9 +52,12 @@ def decode(raw: bytes) -> Envelope:
     properties = amqp.decode(parcel.properties)
     headers = properties.pop("headers", None)
     again = bool(headers) and (AGAIN_HEADER in headers or CRASHES_HEADER in headers)
+    queue = delayed_queue(parcel.exchange, parcel.routing_key)
+    # Tasks send to the queue that they came from by what this says.
+    exchange, routing_key = (parcel.exchange, parcel.routing_key) if queue is None else ("", queue)
     properties["delivery_info"] = {
-        "exchange": parcel.exchange,
-        "routing_key": parcel.routing_key,
+        "exchange": exchange,
+        "routing_key": routing_key,
         "redelivered": parcel.redelivered or again,
     }
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from celery.app import trace
 from kombu.serialization import prepare_accept_content
 
 from celeriac.compat import context
@@ -56,7 +57,10 @@ class Reader:
     def _plan(self, name: Any) -> Plan:
         task = self._app.tasks.get(name) if isinstance(name, str) else None
         if task is None:
-            raise UnknownTask(f"{name!r} is not a registered task of this worker; is its module imported?")
+            raise UnknownTask(f"Received unregistered task of type {name!r}; is its module imported?")
+        if getattr(trace.build_tracer, "__globals__", None) is not vars(trace):
+            # An error tracker (sentry-sdk is one) has put a function in its place that wraps the task's body, too.
+            trace.build_tracer(name, task, app=self._app)
         context.adopt(task)
         plan = Plan(task, *self._limits)
         plan.policies = policies_of(self._app, task)

@@ -88,7 +88,8 @@ class CeleryRunner:
         self._verdicts = Verdicts(app, hostname, max_crashes)
         self._settled = Settled(app, self._verdicts, stores_apart=stores_apart)
         self._stopped: Callable[[TaskJob, Request, BaseException], tuple[Outcome, str, Any]]
-        self._stopped = Judge(self._verdicts).stopped
+        self._judge = Judge(self._verdicts)
+        self._stopped = self._judge.stopped
         self._door: Door | None = None
         self.body_ended: Callable[[Job], None] = lambda _job: None
         """See :class:`~celeriac.engine.runner.Runner`."""
@@ -245,6 +246,8 @@ class CeleryRunner:
             outcome, state, value = self._stopped(job, request, error)
         finally:
             self._after(job, request, state, value)
+            if job.is_unrecorded:
+                outcome = self._judge.record_again(job, request, outcome)
             stack.leave(outer_requests)
             context.task_stack.leave(outer_tasks)
         if WORK in request.__dict__:
@@ -289,6 +292,8 @@ class CeleryRunner:
         finally:
             with OutsideLoop():
                 self._after(job, request, state, value)
+                if job.is_unrecorded:
+                    outcome = self._judge.record_again(job, request, outcome)
             stack.leave(outer_requests)
             context.task_stack.leave(outer_tasks)
         if WORK in request.__dict__:
@@ -527,7 +532,7 @@ class CeleryRunner:
         if job.request is not None and reason in ("soft", "hard"):
             timed_out(job.request, as_given(limit), soft=reason == "soft")
         if reason == "soft":
-            trace_log.warning("Soft time limit (%gs) exceeded for %s", limit, job.name)
+            trace_log.warning("Soft time limit (%gs) exceeded for %s[%s]", limit, job.name, job.task_id)
             return SoftTimeLimitExceeded(as_given(limit))
         return TimeLimitExceeded(as_given(limit)) if reason == "hard" else Terminated(limit)
 

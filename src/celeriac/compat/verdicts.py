@@ -200,13 +200,15 @@ class Verdicts:
             traceback=error.__traceback__, einfo=einfo,
         )  # fmt: skip
 
-    def record(self, job: TaskJob, request: Request, error: Exception) -> None:
-        """Store a failure, with its error callbacks and its chord but without handlers."""
+    def record(self, job: TaskJob, request: Request, error: BaseException) -> bool:
+        """Store a failure, with its error callbacks and its chord but without handlers.  Returns whether that went well."""
         store = job.plan.store_errors or not ignores_result(job.plan, request)
         try:
             job.plan.task.backend.mark_as_failure(job.task_id, error, request=request, store_result=store)
         except Exception:
             logger.exception("The failure of %s[%s] could not be recorded", job.name, job.task_id)
+            return False
+        return True
 
     def _revoked(self, job: TaskJob, detail: str) -> Outcome:
         return self.revoked(job, detail or "terminated", terminated=True, signum=_number_of(detail), expired=False)

@@ -49,6 +49,15 @@ def delay_route(queue: str, ticks: int) -> tuple[str, str]:
     return level_name(ticks.bit_length() - 1), key
 
 
+def delayed_queue(exchange: str, routing_key: str) -> str | None:
+    """The queue for which a message was delayed; ``None`` for one that was not."""
+    words = routing_key.split(".", LEVELS)
+    if not exchange.startswith("celeriac.delay.") or len(words) <= LEVELS:
+        return None
+    word = words[LEVELS]
+    return bytes.fromhex(word[1:]).decode() if word.startswith("=") else word
+
+
 def delay_methods(kind: Arguments) -> list[Frame]:
     """Declarations of all levels, of a type."""
     methods: list[Frame] = [declare_exchange(DUE, "topic")]

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import time
+from pathlib import Path
+
 from celery import shared_task
-from django.db import connection
+from django.db import connection, transaction
 
 from tests.apps.django_shop.orders.models import Order
 
@@ -43,6 +47,28 @@ def total(numbers):
 def has_connection():
     """Whether the one before left its database connection open."""
     return connection.connection is not None
+
+
+@shared_task
+def break_connection(error=None):
+    """Leaves a connection that cannot be used, as the database's restart does."""
+    Order.objects.count()
+    connection.connection.close()
+    if error:
+        raise ValueError(error)
+
+
+@shared_task(acks_late=True)
+def pay_slowly(order_id, marker):
+    """Waits to be killed at its first run, in a transaction that is then never committed."""
+    with transaction.atomic():
+        order = Order.objects.get(pk=order_id)
+        order.name += " paid"
+        order.save()
+        if not Path(marker).exists():
+            Path(marker).write_text(str(os.getpid()))
+            time.sleep(60)
+    return order.name
 
 
 @shared_task
