@@ -7,11 +7,14 @@ from contextlib import closing, suppress
 
 import pytest
 from celery import chain
-from kombu import Connection
+from kombu import Connection, Queue
 from kombu.exceptions import OperationalError
 
+from celeriac import Celery
 from celeriac.compat import connect
+from celeriac.compat.connect_rabbitmq import app_options
 from celeriac.compat.envelope import decode
+from celeriac.errors import ConfigurationError
 from tests.apps.rabbit import QUEUES, make_app
 from tests.conformance.kits import owner_of
 from tests.helpers import wait_until
@@ -218,3 +221,27 @@ def test_the_short_way_of_sending_makes_the_same_message(lab):
         assert envelope["headers"].pop("root_id") == envelope["properties"].pop("correlation_id") == task_id
         assert time.time() - envelope["headers"].pop("celeriac-sent") < 60
     assert short == again == long
+
+
+@pytest.mark.parametrize(
+    ("conf", "kind"),
+    [
+        ({}, "classic"),
+        ({"task_default_queue_type": "quorum"}, "quorum"),
+        ({"task_queues": [Queue("a"), Queue("b", queue_arguments={"x-queue-type": "quorum"})]}, "quorum"),
+        ({"task_queues": {"a": {"queue_arguments": {"x-queue-type": "quorum"}}}}, "quorum"),
+        ({"broker_url": "amqp://a;amqp://b"}, "quorum"),
+        ({"broker_url": "amqp://a;amqp://b", "broker_transport_options": {"own_queue_type": "classic"}}, "classic"),
+    ],
+)
+def test_own_queues_survive_a_node_where_the_apps_do(conf, kind):
+    app = Celery("apart", broker="amqp://localhost", set_as_current=False)
+    app.conf.update(conf)
+    assert app_options(app, app.conf.broker_url).queue_type == kind
+
+
+def test_a_type_of_own_queues_that_there_is_not():
+    app = Celery("apart", broker="amqp://localhost", set_as_current=False)
+    app.conf.broker_transport_options = {"own_queue_type": "mirrored"}
+    with pytest.raises(ConfigurationError, match=r"own_queue_type .* is classic or quorum, not 'mirrored'"):
+        app_options(app, app.conf.broker_url)

@@ -16,6 +16,8 @@ from celeriac.settings import LEASE_SECONDS
 PORT, TLS_PORT = 5672, 5671
 SCHEMES = frozenset({"amqp", "amqps", "pyamqp"})
 
+CLASSIC, QUORUM = "classic", "quorum"
+
 CELERYS_HEARTBEAT = 120.0
 """Seconds: ``broker_heartbeat`` as it comes."""
 LEASE_SHARE = 3
@@ -45,8 +47,8 @@ def app_options(app: Any, url: str, answer_seconds: float | None = None) -> Any:
     if "dead_letter_limit" in transport:
         known["dead_limit"] = int(transport["dead_letter_limit"])
     urls = _urls(conf, url)
-    known["queue_type"] = transport.get("own_queue_type") or _own_queue_type(app, urls)
-    if known["queue_type"] not in ("classic", "quorum"):
+    known["queue_type"] = transport.get("own_queue_type") or _own_queue_type(conf, urls)
+    if known["queue_type"] not in (CLASSIC, QUORUM):
         raise ConfigurationError(
             f"own_queue_type in broker_transport_options is classic or quorum, not {known['queue_type']!r}"
         )
@@ -64,11 +66,19 @@ def _heartbeat(conf: Any) -> float:
     return max(1.0, lease / LEASE_SHARE)
 
 
-def _own_queue_type(app: Any, urls: str) -> str:
-    """Queues of our own survive a node where the app's do, or where it names several nodes."""
-    from celery.utils.quorum_queues import detect_quorum_queues
+def _own_queue_type(conf: Any, urls: str) -> str:
+    """Queues of our own survive a node where the app's do, or where it names several nodes.
 
-    return "quorum" if ";" in urls or detect_quorum_queues(app, "amqp")[0] else "classic"
+    By the settings alone: an app's queues, once made, do not follow them any more.
+    """
+    queues = conf.task_queues or ()
+    given = [
+        queue if isinstance(queue, dict) else vars(queue)
+        for queue in (queues.values() if isinstance(queues, dict) else queues)
+    ]
+    types = {(each.get("queue_arguments") or {}).get("x-queue-type") for each in given}
+    types |= {conf.task_default_queue_type, conf.task_create_missing_queue_type}
+    return QUORUM if ";" in urls or QUORUM in types else CLASSIC
 
 
 def _urls(conf: Any, url: str) -> str:
