@@ -24,6 +24,7 @@ from celeriac.cli.schedule import schedule
 from celeriac.cli.worker import worker
 from celeriac.compat.command_line import celery_group
 from celeriac.compat.handover import patch_first
+from celeriac.compat.wrapped import install
 from celeriac.errors import CeleriacError
 
 OWN_COMMANDS = (
@@ -56,6 +57,7 @@ def command() -> click.Group:
 def main() -> Any:
     """Entry point of ``celeriac``."""
     patch_first()
+    install()
     here = str(Path.cwd())
     if "" not in sys.path and here not in sys.path:
         sys.path.insert(0, here)

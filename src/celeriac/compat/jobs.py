@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from celery.app.task import Context
@@ -56,6 +57,7 @@ class Plan:
         "store_errors",
         "task",
         "time_limit",
+        "tracer",
         "track_started",
     )
 
@@ -76,6 +78,8 @@ class Plan:
         self.own_backend = task._backend is not None or has_own(task, "backend")
         """Whether its results may be kept in another store than the app's."""
         self.track_started = bool(task.track_started)
+        self.tracer: Callable[[str, Any, Any, Any], Any] | None = None
+        """What others wrap around its runs (see :mod:`celeriac.compat.wrapped`)."""
         self.interval = 0.0
         """Seconds between two starts in this worker; 0 for no limit.  Set where limits are on."""
         self.soft_limit = float(task.soft_time_limit or soft_limit or 0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.app import trace
 from kombu.serialization import prepare_accept_content
 
 from celeriac.compat import context
@@ -13,6 +12,7 @@ from celeriac.compat.envelope import decode_body
 from celeriac.compat.jobs import Plan, TaskJob
 from celeriac.compat.patterns.limits import limits_cluster
 from celeriac.compat.rate_limits import interval_of
+from celeriac.compat.wrapped import tracer_of
 from celeriac.message import Delivery
 
 
@@ -58,11 +58,10 @@ class Reader:
         task = self._app.tasks.get(name) if isinstance(name, str) else None
         if task is None:
             raise UnknownTask(f"Received unregistered task of type {name!r}; is its module imported?")
-        if getattr(trace.build_tracer, "__globals__", None) is not vars(trace):
-            # An error tracker (sentry-sdk is one) has put a function in its place that wraps the task's body, too.
-            trace.build_tracer(name, task, app=self._app)
+        tracer = tracer_of(self._app, task)  # first: it may put something in place of the body
         context.adopt(task)
         plan = Plan(task, *self._limits)
+        plan.tracer = None if plan.is_async else tracer
         plan.policies = policies_of(self._app, task)
         if self._limited and task.rate_limit and not limits_cluster(task):
             plan.interval = interval_of(task.rate_limit)

@@ -52,6 +52,7 @@ from celeriac.compat.verdicts import (
     parked,
 )
 from celeriac.compat.worker_request import announce, worker_request
+from celeriac.compat.wrapped import RUN, end_of_process
 from celeriac.engine.runner import Fate
 from celeriac.errors import StoreError
 from celeriac.message import CRASHES_HEADER, SENT_HEADER, Delivery
@@ -131,6 +132,7 @@ class CeleryRunner:
     def on_slot_stop(self) -> None:
         """See :class:`~celeriac.engine.runner.Runner`."""
         signals.worker_process_shutdown.send(sender=self._hostname, pid=os.getpid(), exitcode=0)
+        end_of_process()
         publish_buffer.close_all()
         if self.orders is not None:
             self.orders.events.close()
@@ -221,6 +223,17 @@ class CeleryRunner:
         request = self._open(job)
         if isinstance(request, Outcome):
             return self._abandoned(job, request)
+        if job.plan.tracer is None:
+            return self._run_guarded(job, request)
+        ended: list[Outcome] = []
+        request.__dict__[RUN] = lambda: ended.append(self._run_guarded(job, request))
+        try:
+            job.plan.tracer(job.task_id, request.args, request.kwargs, request)
+        except Exception:
+            trace_log.exception("What is wrapped around the runs of %s failed", job.name)
+        return ended[0] if ended else self._run_guarded(job, request)
+
+    def _run_guarded(self, job: TaskJob, request: Request) -> Outcome:
         if not job.plan.policies:
             return (job.permit and turned_away(job)) or self._run(job, request)
         guard = Guard(job.plan.policies, job, request)
