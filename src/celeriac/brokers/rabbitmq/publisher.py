@@ -52,7 +52,8 @@ class Publisher:
         if refused and not any(self._is_bounded(messages[at]) for at in refused):
             refused, unroutable = self._insist(messages, entries, published)
         if refused:
-            raise QueueFull(messages[refused[0]].queue, count=len(messages), refused=refused)
+            first = messages[refused[0]].queue or f"behind {entries[refused[0]].exchange.decode()}"
+            raise QueueFull(first, count=len(messages), refused=refused)
         if unroutable:
             raise self._unroutable(unroutable)
 
@@ -92,10 +93,10 @@ class Publisher:
             self._connection.renew()
             again = self._connection.publish([entries[at] for at in refused])
             refused, unroutable = tuple(refused[at] for at in again.refused), unroutable | again.unroutable
-        full = {messages[at].queue for at in refused} - {""}
-        for queue in sorted(full):
-            self._connection.call(declare_queue(queue, passive=True))  # an error of its own, if the queue is away
-        self._full |= full
+        for queue in sorted({messages[at].queue for at in refused if messages[at].due is None} - {""}):
+            (answer,) = self._connection.call(declare_queue(queue, passive=True))  # an error, if the queue is away
+            if answer.message_count:
+                self._full.add(queue)
         return Published(refused, unroutable)
 
     def _entry(self, message: Message) -> Entry:
