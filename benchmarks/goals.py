@@ -125,6 +125,12 @@ GOALS = (
         "times",
         against("celery-rabbitmq", "drain", "rate", own="celeriac-rabbitmq"),
     ),
+    Goal(
+        "RabbitMQ, quorum queue, drain, to Celery on the same",
+        10,
+        "times",
+        against("celery-rabbitmq-quorum", "drain", "rate", own="celeriac-rabbitmq-quorum"),
+    ),
 )
 
 

@@ -69,7 +69,8 @@ def _rabbitmq(_: Choice) -> Iterable[Case]:
     """Celeriac and Celery, both on RabbitMQ."""
     names = ("celeriac-rabbitmq", "celery-rabbitmq")
     cases = [Case(measure, name) for measure in ("drain", "send", "steady", "idle") for name in names]
-    return [Case("drain", "limit-rabbitmq"), *cases, Case("send", "celery-rabbitmq-confirmed")]
+    quorum = [Case("drain", f"{name}-quorum") for name in names]
+    return [Case("drain", "limit-rabbitmq"), *cases, Case("send", "celery-rabbitmq-confirmed"), *quorum]
 
 
 ROWS: Mapping[str, Callable[[Choice], Iterable[Case]]] = {

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from benchmarks.apps import RESULT_URL, RESULTS, URL
+from benchmarks.apps import QUEUE_TYPE, RESULT_URL, RESULTS, URL
 from benchmarks.bodies import BODIES
 
 
 def make_app(celery_class: Any, **settings: Any) -> Any:
     """An app with all bodies as tasks, acknowledged late."""
     app = celery_class("bench", broker=URL, backend=RESULT_URL if RESULTS else None)
-    app.conf.update(task_acks_late=True, task_ignore_result=not RESULTS, **settings)
+    app.conf.update(task_acks_late=True, task_ignore_result=not RESULTS, task_default_queue_type=QUEUE_TYPE, **settings)
     for name, body in BODIES.items():
         app.task(body, name=name)
     return app

@@ -16,7 +16,14 @@ from benchmarks.systems.postgres import (
     PgQueuer,
     Procrastinate,
 )
-from benchmarks.systems.rabbitmq import CeleriacRabbit, CeleryConfirmed, CeleryRabbit, LimitRabbit
+from benchmarks.systems.rabbitmq import (
+    CeleriacQuorum,
+    CeleriacRabbit,
+    CeleryConfirmed,
+    CeleryQuorum,
+    CeleryRabbit,
+    LimitRabbit,
+)
 from benchmarks.systems.rq import RQ
 from benchmarks.systems.saq import SAQ
 from benchmarks.systems.streaq import Streaq
@@ -35,7 +42,7 @@ RESULTS_IN_POSTGRES: tuple[type[System], ...] = (CeleriacResults, CeleryDatabase
 
 _ALL: tuple[type[System], ...] = (
     *(Limit, Celeriac, CeleriacSQLite, CeleryPrefork, CeleryThreads),
-    *(LimitRabbit, CeleriacRabbit, CeleryRabbit, CeleryConfirmed),
+    *(LimitRabbit, CeleriacRabbit, CeleryRabbit, CeleryConfirmed, CeleriacQuorum, CeleryQuorum),
     *PEERS,
     *ON_POSTGRES,
     *RESULTS_IN_POSTGRES,

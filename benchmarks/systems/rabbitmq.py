@@ -5,18 +5,25 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import closing
+from functools import partial
 
 from benchmarks.site import Site
 from benchmarks.systems.base import System, part
 from benchmarks.systems.celeriac import Celeriac, Limit
 from benchmarks.systems.celery import QUEUE, CeleryPrefork
 from celeriac.brokers.rabbitmq.broker import RabbitBroker
+from celeriac.brokers.rabbitmq.topology import QueueSpec
 from celeriac.compat.connect_rabbitmq import rabbit_options
 from tests.server_rabbitmq import RabbitServer
 
-_MESSAGES = (
-    'rabbit_amqqueue:info(element(2, rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"%s">>))), [messages]).'
-)
+_MESSAGES = """
+{ok, Queue} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"%s">>)),
+case amqqueue:get_type(Queue) of
+    rabbit_quorum_queue -> element(2, element(2, ra:local_query(amqqueue:get_pid(Queue), fun rabbit_fifo:query_messages_total/1)));
+    _ -> rabbit_amqqueue:info(Queue, [messages])
+end.
+""".replace("\n", " ")
+"""Ready and unacknowledged."""
 
 
 class OnRabbit(System):
@@ -24,21 +31,24 @@ class OnRabbit(System):
 
     isolated = False
     on_redis = False
+    queue_type = "classic"
     sender = "benchmarks.apps.celeriac_app"
 
     def server(self, site: Site) -> RabbitServer:
         return site.keep("rabbitmq", lambda: RabbitServer(schedulers=None).start())
 
     def environment(self, site: Site) -> Mapping[str, str]:
-        return {"BENCH_URL": self.server(site).url}
+        return {"BENCH_URL": self.server(site).url, "BENCH_QUEUE_TYPE": self.queue_type}
 
     def preload(self, site: Site, count: int) -> None:
-        CeleriacRabbit().send(site, [part("noop", count)])
+        sender = CeleriacQuorum() if self.queue_type == "quorum" else CeleriacRabbit()
+        sender.send(site, [part("noop", count)])
 
     def remaining(self, site: Site) -> int:
         """Ready and unacknowledged."""
         server = self.server(site)
-        with closing(RabbitBroker(rabbit_options(server.url))) as broker:
+        typed = {"x-queue-type": "quorum"} if self.queue_type == "quorum" else {}
+        with closing(RabbitBroker(rabbit_options(server.url), partial(QueueSpec, arguments=typed))) as broker:
             broker.prepare([QUEUE])
         return self.messages(server)
 
@@ -90,3 +100,19 @@ class CeleryConfirmed(CeleryRabbit):
     title = "Celery on RabbitMQ, confirmed"
     settings = f"{CeleryPrefork.settings}; durable classic queue, persistent messages, confirmed (confirm_publish)"
     app = "benchmarks.apps.celery_confirmed_app"
+
+
+class CeleriacQuorum(CeleriacRabbit):
+    """A quorum queue keeps messages as they came; a classic one of this version all of their headers decoded, in memory."""
+
+    name = "celeriac-rabbitmq-quorum"
+    title = "Celeriac on RabbitMQ, quorum queue"
+    settings = "as on Redis; quorum queues, Celeriac's own among them; one node"
+    queue_type = "quorum"
+
+
+class CeleryQuorum(CeleryRabbit):
+    name = "celery-rabbitmq-quorum"
+    title = "Celery prefork on RabbitMQ, quorum queue"
+    settings = f"{CeleryPrefork.settings}; quorum queue, not confirmed (its default); one node"
+    queue_type = "quorum"
