@@ -23,6 +23,9 @@ TYPED_SINCE = (4, 0)
 """From this version on a virtual host's default type may be another than classic, and a quorum queue drops what was given back 20 times:
 what is only looked at is given back each time."""
 
+QUORUM_SINCE = (3, 10)
+"""Before this version messages in quorum queues have no time to live: delays would last for ever, and so would a dead node's beat."""
+
 Arguments = dict[str, Any]
 
 _UNTYPED: Arguments = {}
@@ -35,6 +38,8 @@ _BEFORE: dict[str, tuple[Arguments, ...]] = {CLASSIC: (_UNTYPED,), QUORUM: ({"x-
 
 def kinds(wanted: str, version: tuple[int, ...]) -> list[Arguments]:
     """What to declare a queue with so that it has a type: the first is what is wanted, the rest is what may be there already."""
+    if version < QUORUM_SINCE:
+        return [_UNTYPED]
     known = _TYPED if version >= TYPED_SINCE else _BEFORE
     other = CLASSIC if wanted == QUORUM else QUORUM
     found: list[Arguments] = []
