@@ -230,6 +230,25 @@ def test_connection_settings_reach_the_engine():
     assert connect.open_backend(app)._options.url == "rediss://u:p@results:7000/4"  # noqa: SLF001 - its public one has no password
 
 
+@pytest.mark.parametrize(
+    ("conf", "prefix"),
+    [
+        ({"broker_url": "redis://localhost/3"}, "of-broker:"),
+        ({"broker_url": ["redis://localhost/3"]}, "of-broker:"),
+        ({"broker_transport": "redis", "broker_host": "localhost"}, "of-broker:"),
+        ({"broker_url": "amqp://localhost"}, "of-results:_"),
+        ({"broker_url": ["amqp://a", "amqp://b"]}, "of-results:_"),
+    ],
+)
+def test_shared_state_has_the_options_of_the_store_that_it_is_in(conf, prefix):
+    app = celery.Celery(backend="redis://localhost/4", set_as_current=False)
+    app.conf.update(
+        conf, broker_transport_options={"global_keyprefix": "of-broker:"},
+        result_backend_transport_options={"global_keyprefix": "of-results:_"},
+    )  # fmt: skip
+    assert connect.open_key_values(app).place[2] == prefix
+
+
 def test_a_broker_may_be_named_in_parts():
     app = celery.Celery(set_as_current=False)
     app.conf.update(

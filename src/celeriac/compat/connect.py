@@ -80,13 +80,15 @@ BACKENDS: dict[str, Callable[[Any, str], Backend]] = {
 """The result stores, by the scheme of their URL.  Any other is Celery's own class's business."""
 
 
-KEY_VALUES: dict[str, Callable[[Any, str], KeyValueStore]] = {
+KEY_VALUES: dict[str, Callable[..., KeyValueStore]] = {
     "memory": connect_memory.open_key_values,
     "sqlite": connect_sqlite.open_key_values,
     **dict.fromkeys(connect_postgres.SCHEMES, connect_postgres.open_key_values),
     **dict.fromkeys(REDIS_SCHEMES, connect_redis.open_key_values),
 }
-"""The key-value stores, by the scheme of a broker's or a result store's URL."""
+"""The key-value stores, by the scheme of a broker's or a result store's URL.  Called with the app, the URL, and ``apart``: whether the broker
+is of another kind, whose options say nothing about this store.
+"""
 
 
 def has_engine(url: str) -> bool:
@@ -135,7 +137,8 @@ def open_key_values(app: Any) -> KeyValueStore:
         ConfigurationError: neither can keep it; the text names the way out.
     """
     url = check_key_values(app)
-    return KEY_VALUES[scheme_of(url)](app, url)
+    opener = KEY_VALUES[scheme_of(url)]
+    return opener(app, url, apart=KEY_VALUES.get(scheme_of(broker_url(app))) is not opener)
 
 
 def check_key_values(app: Any, who: str = "This", *, elsewhere: bool = False) -> str:
@@ -243,4 +246,4 @@ def _open_passing_key_values(app: Any) -> KeyValueStore:
     url = check_key_values(app)
     if scheme_of(url) == "sqlite":
         return connect_sqlite.open_key_values(app, url, synchronous="NORMAL")
-    return KEY_VALUES[scheme_of(url)](app, url)
+    return open_key_values(app)

@@ -14,7 +14,7 @@ from celeriac.keyvalue import KeyValueStore
 from celeriac.keyvalues.sqlite import SQLiteKeyValues
 
 
-def open_key_values(app: Any, url: str) -> KeyValueStore:
+def open_key_values(app: Any, url: str, *, apart: bool) -> KeyValueStore:
     """A key-value store for this app and URL."""
     return SQLiteKeyValues(_directory(os.getpid()) / "keys.sqlite3", synchronous="NORMAL")
 

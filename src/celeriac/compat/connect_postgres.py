@@ -34,10 +34,9 @@ def open_backend(app: Any, url: str) -> Backend:
     return PostgresBackend(options, result_ttl=seconds(app.conf.result_expires) or None)
 
 
-def open_key_values(app: Any, url: str) -> KeyValueStore:
+def open_key_values(app: Any, url: str, *, apart: bool) -> KeyValueStore:
     """A key-value store for this app and URL, with the options of the broker or else of the result store at that URL."""
-    is_results = url == app.conf.result_backend and not is_postgres(app.conf.broker_write_url or app.conf.broker_url)
-    options = backend_options(app, url) if is_results else broker_options(app, url)
+    options = backend_options(app, url) if apart and url == app.conf.result_backend else broker_options(app, url)
     from celeriac.keyvalues.postgres import PostgresKeyValues
 
     return PostgresKeyValues(options)

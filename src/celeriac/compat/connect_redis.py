@@ -54,13 +54,12 @@ def open_backend(app: Any, url: str) -> Backend:
     )
 
 
-def open_key_values(app: Any, url: str) -> KeyValueStore:
+def open_key_values(app: Any, url: str, *, apart: bool) -> KeyValueStore:
     """A key-value store for this app and URL, with the options of the broker or, where that is no Redis, of the result store."""
     _require_redis()
     from celeriac.keyvalues.redis import RedisKeyValues
 
-    broker = str(app.conf.broker_write_url or app.conf.broker_url)
-    return RedisKeyValues(redis_options(app, url, None, result_store=broker.partition("://")[0] not in SCHEMES))
+    return RedisKeyValues(redis_options(app, url, None, result_store=apart))
 
 
 def redis_options(app: Any, url: str, answer_seconds: float | None, *, result_store: bool = False) -> Any:

@@ -44,6 +44,6 @@ def open_backend(app: Any, url: str) -> Backend:
     return SQLiteBackend(sqlite_path(url), result_ttl=seconds(app.conf.result_expires))
 
 
-def open_key_values(app: Any, url: str, *, synchronous: Synchronous = "FULL") -> KeyValueStore:
+def open_key_values(app: Any, url: str, *, apart: bool = False, synchronous: Synchronous = "FULL") -> KeyValueStore:
     """A key-value store for this app and URL."""
     return SQLiteKeyValues(sqlite_path(url), synchronous=synchronous)
