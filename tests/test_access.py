@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+import time
 from contextlib import closing
 
 import psycopg
@@ -397,3 +398,15 @@ def test_the_command_prints_what_can_be_piped_into_the_stores_own_client(redis_u
     assert text.startswith("ACL SETUSER shop-producer reset on >CHANGE-ME")
     assert "%W~orders" in text
     assert text.count("\n") == 1
+
+
+def test_a_worker_that_may_not_declare_delays_is_told_whose_right_it_lacks(shared_rabbitmq):
+    with shared_rabbitmq.vhost() as url:
+        vhost = url.rpartition("/")[2]
+        shared_rabbitmq.eval(
+            f'rabbit_auth_backend_internal:set_permissions(<<"guest">>, <<"{vhost}">>, <<"^celery$">>, <<".*">>, <<".*">>, '
+            '<<"tests">>).'
+        )
+        app = app_for(url, None)
+        with closing(connect.open_broker(app)) as broker, pytest.raises(AccessDenied, match="celeriac acl rabbitmq"):
+            broker.publish([Message("celery", b"{}", due=time.time() + 60)])

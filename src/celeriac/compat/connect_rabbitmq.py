@@ -9,14 +9,13 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from celeriac.backend import Backend
 from celeriac.broker import Broker
+from celeriac.brokers.rabbitmq.options import CLASSIC, QUORUM, Address, RabbitOptions
 from celeriac.compat.dead_limit import dead_limit
 from celeriac.errors import ConfigurationError, MissingExtra
 from celeriac.settings import LEASE_SECONDS
 
 PORT, TLS_PORT = 5672, 5671
 SCHEMES = frozenset({"amqp", "amqps", "pyamqp"})
-
-CLASSIC, QUORUM = "classic", "quorum"
 
 CELERYS_HEARTBEAT = 120.0
 """Seconds: ``broker_heartbeat`` as it comes."""
@@ -104,8 +103,6 @@ def rabbit_options(
     Raises:
         ConfigurationError: it is not such a URL, or its servers are not one cluster.
     """
-    from celeriac.brokers.rabbitmq.options import Address, RabbitOptions
-
     parts = [urlsplit(each.strip()) for each in url.split(";") if each.strip()]
     first = parts[0]
     query = dict(parse_qsl(first.query))

@@ -10,8 +10,9 @@ from celeriac.brokers.rabbitmq import wire
 from celeriac.brokers.rabbitmq.closed import ChannelClosed
 from celeriac.brokers.rabbitmq.connection import Connection
 from celeriac.brokers.rabbitmq.methods import bind_exchange, bind_queue, declare_exchange, declare_queue
-from celeriac.brokers.rabbitmq.own_queues import QUORUM, Arguments, declare
-from celeriac.brokers.rabbitmq.topology import Topology
+from celeriac.brokers.rabbitmq.options import QUORUM
+from celeriac.brokers.rabbitmq.own_queues import Arguments, declare
+from celeriac.brokers.rabbitmq.topology import Topology, telling_objections
 from celeriac.errors import ConfigurationError
 
 LEVELS = 32
@@ -70,9 +71,8 @@ def delay_methods(kind: Arguments) -> list[Frame]:
             "x-dead-letter-exchange": following,
             **kind,
         }
-        if (
-            kind.get("x-queue-type") == QUORUM
-        ):  # which would lose what is on its way to the next level when its leader dies
+        if kind.get("x-queue-type") == QUORUM:
+            # Else what is on its way to the next level when its leader dies is lost.
             arguments |= {"x-dead-letter-strategy": "at-least-once", "x-overflow": "reject-publish"}
         methods += [
             declare_exchange(name, "topic"),
@@ -105,7 +105,8 @@ class Delays:
             return
         self._topology.need(queue)
         if not self._bound:
-            declare(self._connection, "celeriac.delay.*", delay_methods)
+            with telling_objections("celeriac.delay.*"):
+                declare(self._connection, "celeriac.delay.*", delay_methods)
         self._topology.call("celeriac.delay", bind_queue(queue, DUE, "*." * LEVELS + delay_word(queue)))
         self._since = self._connection.connected_at
         self._bound.add(queue)

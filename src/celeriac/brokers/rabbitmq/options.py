@@ -5,6 +5,9 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass, field
 
+CLASSIC, QUORUM = "classic", "quorum"
+"""Types of queues."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -38,7 +41,7 @@ class RabbitOptions:
     heartbeat: float = 10.0
     """Silence after which either side gives the other up; 0 for never.  Too low, and a body that holds the interpreter's lock
     for as long costs the connection."""
-    queue_type: str = "classic"
+    queue_type: str = CLASSIC
     """``classic`` or ``quorum``: of Celeriac's own queues.  Classic ones are away with the node of a cluster that has them; quorum ones cost
     a write to disk on several nodes for what a slot takes and settles at once."""
     dead_limit: int = 10_000

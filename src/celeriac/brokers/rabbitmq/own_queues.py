@@ -14,10 +14,9 @@ from pamqp.base import Frame
 
 from celeriac.brokers.rabbitmq.closed import ChannelClosed
 from celeriac.brokers.rabbitmq.connection import Connection
+from celeriac.brokers.rabbitmq.options import CLASSIC, QUORUM
 
 logger = logging.getLogger("celeriac.engine")
-
-CLASSIC, QUORUM = "classic", "quorum"
 
 TYPED_SINCE = (4, 0)
 """From this version on a virtual host's default type may be another than classic, and a quorum queue drops what was given back 20 times:

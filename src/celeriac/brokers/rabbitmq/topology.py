@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,18 +110,25 @@ class Topology:
         self.call(spec.name, *methods)
 
     def call(self, what: str, *methods: Frame) -> list[Any]:
-        """Declare something; the server's objections are told as an error of the configuration."""
-        try:
+        """Declare something (see :func:`telling_objections`)."""
+        with telling_objections(what):
             return self._connection.call(*methods)
-        except ChannelClosed as error:
-            if error.code == 406:
-                raise ConfigurationError(
-                    f"The queue {what!r} is on the server with other settings than the app gives it: {error.text}. Make "
-                    "task_queues say what is there, or delete the queue when it is empty"
-                ) from error
-            if error.code == 403:
-                raise AccessDenied(
-                    f"No right to declare or use {what!r}: {error.text}. See `celeriac acl rabbitmq`; a producer that may only send needs "
-                    "queues with no_declare=True in task_queues"
-                ) from error
-            raise
+
+
+@contextmanager
+def telling_objections(what: str) -> Iterator[None]:
+    """What the server has against a declaration is an error of the configuration."""
+    try:
+        yield
+    except ChannelClosed as error:
+        if error.code == 406:
+            raise ConfigurationError(
+                f"The queue {what!r} is on the server with other settings than the app gives it: {error.text}. Make "
+                "task_queues say what is there, or delete the queue when it is empty"
+            ) from error
+        if error.code == 403:
+            raise AccessDenied(
+                f"No right to declare or use {what!r}: {error.text}. See `celeriac acl rabbitmq`; a producer that may only send needs "
+                "queues with no_declare=True in task_queues"
+            ) from error
+        raise
