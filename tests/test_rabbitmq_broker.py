@@ -87,15 +87,21 @@ def test_a_full_queue_refuses_and_the_sender_is_told(make):
     assert ready(broker) == 2
 
 
+def bound_by_policy(server, url, length):
+    """Bound the queue by what the app does not know of; return what names the policy."""
+    policy = f'<<"{url.rpartition("/")[2]}">>, <<"bound">>'
+    server.eval(
+        f'rabbit_policy:set({policy}, <<"^images$">>, [{{<<"max-length">>, {length}}}, {{<<"overflow">>, '
+        '<<"reject-publish">>}], 0, <<"queues">>, <<"tests">>).'
+    )
+    return policy
+
+
 def test_a_queue_that_the_server_bounds_by_a_policy_is_full_after_a_while_and_then_at_once(
     make, shared_rabbitmq, rabbitmq_url
 ):
     """A refusal has no reason: a queue that elects its leader refuses, too, and is asked again for a while."""
-    vhost = rabbitmq_url.rpartition("/")[2]
-    shared_rabbitmq.eval(
-        f'rabbit_policy:set(<<"{vhost}">>, <<"bound">>, <<"^images$">>, [{{<<"max-length">>, 2}}, {{<<"overflow">>, '
-        '<<"reject-publish">>}], 0, <<"queues">>, <<"tests">>).'
-    )
+    bound_by_policy(shared_rabbitmq, rabbitmq_url, 2)
     broker = make(answer_timeout=1.0)
     broker.publish(messages("a", "b"))
     for longest in (5.0, 0.5):
@@ -107,12 +113,7 @@ def test_a_queue_that_the_server_bounds_by_a_policy_is_full_after_a_while_and_th
 
 
 def test_what_is_refused_for_a_moment_is_sent_all_the_same(make, shared_rabbitmq, rabbitmq_url):
-    vhost = rabbitmq_url.rpartition("/")[2]
-    policy = f'<<"{vhost}">>, <<"bound">>'
-    shared_rabbitmq.eval(
-        f'rabbit_policy:set({policy}, <<"^images$">>, [{{<<"max-length">>, 1}}, {{<<"overflow">>, '
-        '<<"reject-publish">>}], 0, <<"queues">>, <<"tests">>).'
-    )
+    policy = bound_by_policy(shared_rabbitmq, rabbitmq_url, 1)
     broker = make()
     broker.publish(messages("a"))
     opened = threading.Timer(0.3, lambda: shared_rabbitmq.eval(f'rabbit_policy:delete({policy}, <<"tests">>).'))

@@ -12,7 +12,7 @@ import psycopg
 
 from benchmarks.site import Site
 from benchmarks.systems.base import Part, System
-from benchmarks.systems.celeriac import Celeriac, Limit
+from benchmarks.systems.celeriac import BareLoop, Celeriac
 from benchmarks.systems.celery import QUEUE, CeleryPrefork
 from celeriac.broker import Broker
 from celeriac.brokers.postgres import PostgresBroker
@@ -69,15 +69,9 @@ class CeleriacPostgres(Celeriac):
         return PostgresBroker(PostgresOptions(server_of(site).url))
 
 
-class LimitPostgres(CeleriacPostgres):
-    """The bare loop."""
-
+class LimitPostgres(BareLoop, CeleriacPostgres):
     name = "limit-postgres"
     title = "the limit on PostgreSQL"
-    settings = Limit.settings
-
-    def workers(self) -> list[list[str]]:
-        return Limit().workers()
 
 
 class Procrastinate(System):

@@ -9,9 +9,10 @@ from functools import partial
 
 from benchmarks.site import Site
 from benchmarks.systems.base import System, part
-from benchmarks.systems.celeriac import Celeriac, Limit
+from benchmarks.systems.celeriac import BareLoop, Celeriac
 from benchmarks.systems.celery import QUEUE, CeleryPrefork
 from celeriac.brokers.rabbitmq.broker import RabbitBroker
+from celeriac.brokers.rabbitmq.options import CLASSIC, QUORUM
 from celeriac.brokers.rabbitmq.topology import QueueSpec
 from celeriac.compat.connect_rabbitmq import rabbit_options
 from tests.server_rabbitmq import RabbitServer
@@ -31,7 +32,7 @@ class OnRabbit(System):
 
     isolated = False
     on_redis = False
-    queue_type = "classic"
+    queue_type = CLASSIC
     sender = "benchmarks.apps.celeriac_app"
 
     def server(self, site: Site) -> RabbitServer:
@@ -41,13 +42,14 @@ class OnRabbit(System):
         return {"BENCH_URL": self.server(site).url, "BENCH_QUEUE_TYPE": self.queue_type}
 
     def preload(self, site: Site, count: int) -> None:
-        sender = CeleriacQuorum() if self.queue_type == "quorum" else CeleriacRabbit()
+        sender = CeleriacRabbit()
+        sender.queue_type = self.queue_type
         sender.send(site, [part("noop", count)])
 
     def remaining(self, site: Site) -> int:
         """Ready and unacknowledged."""
         server = self.server(site)
-        typed = {"x-queue-type": "quorum"} if self.queue_type == "quorum" else {}
+        typed = {"x-queue-type": QUORUM} if self.queue_type == QUORUM else {}
         with closing(RabbitBroker(rabbit_options(server.url), partial(QueueSpec, arguments=typed))) as broker:
             broker.prepare([QUEUE])
         return self.messages(server)
@@ -70,15 +72,9 @@ class CeleriacRabbit(OnRabbit):
         return Celeriac().workers()
 
 
-class LimitRabbit(CeleriacRabbit):
-    """The bare loop."""
-
+class LimitRabbit(BareLoop, CeleriacRabbit):
     name = "limit-rabbitmq"
     title = "the limit on RabbitMQ"
-    settings = Limit.settings
-
-    def workers(self) -> list[list[str]]:
-        return Limit().workers()
 
 
 class CeleryRabbit(OnRabbit):
@@ -108,11 +104,11 @@ class CeleriacQuorum(CeleriacRabbit):
     name = "celeriac-rabbitmq-quorum"
     title = "Celeriac on RabbitMQ, quorum queue"
     settings = "as on Redis; quorum queues, Celeriac's own among them; one node"
-    queue_type = "quorum"
+    queue_type = QUORUM
 
 
 class CeleryQuorum(CeleryRabbit):
     name = "celery-rabbitmq-quorum"
     title = "Celery prefork on RabbitMQ, quorum queue"
     settings = f"{CeleryPrefork.settings}; quorum queue, not confirmed (its default); one node"
-    queue_type = "quorum"
+    queue_type = QUORUM

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 from celery.app.task import Context
@@ -11,6 +10,7 @@ from celery.app.task import Task as BaseTask
 from celery.utils.objects import mro_lookup
 
 from celeriac.compat.custom_request import request_class
+from celeriac.compat.wrapped import Tracer
 from celeriac.message import (
     ADMITTED_HEADER,
     AGAIN_HEADER,
@@ -78,7 +78,7 @@ class Plan:
         self.own_backend = task._backend is not None or has_own(task, "backend")
         """Whether its results may be kept in another store than the app's."""
         self.track_started = bool(task.track_started)
-        self.tracer: Callable[[str, Any, Any, Any], Any] | None = None
+        self.tracer: Tracer | None = None
         """What others wrap around its runs (see :mod:`celeriac.compat.wrapped`)."""
         self.interval = 0.0
         """Seconds between two starts in this worker; 0 for no limit.  Set where limits are on."""
